@@ -1,0 +1,47 @@
+"""Figures that the project has set itself, checked against a run."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Goal:
+    """A bound on one figure of one server, absolute or relative to another server's."""
+
+    what: str
+    case: str
+    peer: str
+    key: str
+    bound: float
+    at_most: bool
+    against: str = ""
+    unit: str = ""
+
+
+def _cpu(case: str, peer: str, bound: float) -> Goal:
+    return Goal(f"{case}: CPU/message", case, peer, "server_cpu_us", bound, True, "limit")
+
+
+def _rate(case: str, peer: str, bound: float, against: str) -> Goal:
+    return Goal(f"{case}: rate", case, peer, "per_second", bound, False, against)
+
+
+def _memory(case: str, peer: str, bound: float) -> Goal:
+    return Goal(f"{case}: each", case, peer, "pss_per_connection", bound, True, unit="bytes")
+
+
+GOALS = (
+    _cpu("lockstep", "fastws_listener", 1.10),
+    _rate("pipelined", "fastws_listener", 0.80, "limit"),
+    _rate("pipelined", "fastws_listener", 9, "picows_core"),
+    _rate("pipelined-text", "fastws_listener", 0.80, "limit"),
+    _rate("pipelined-text", "fastws_listener", 9, "picows_core"),
+    _cpu("lockstep", "fastws_coroutine", 1.30),
+    _rate("pipelined", "fastws_coroutine", 15, "websockets_asyncio"),
+    _rate("pipelined", "fastws_coroutine", 5, "picows_core"),
+    _cpu("large", "fastws_listener", 1.15),
+    _memory("memory", "fastws_listener", 400),
+    _rate("handshakes", "fastws_listener", 0.85, "limit"),
+    _cpu("gateway-fanout", "gateway", 1.25),
+    _memory("gateway-memory", "gateway", 1536),
+    Goal("heartbeat sweep", "sweep", "gateway", "median_ms", 1, True, unit="ms"),
+)

@@ -1,0 +1,73 @@
+"""WebSockets as fast as C, in Python.
+
+    import asyncio, fastws
+
+    async def echo(ws):
+        async for message in ws:
+            await ws.send(message)
+
+    async def main():
+        async with fastws.serve(echo, "127.0.0.1", 8765) as server:
+            await server.serve_forever()
+
+    asyncio.run(main())
+
+Names and behaviour are those of ``websockets`` wherever it has one. ``Listener`` is the faster
+style.
+"""
+
+from __future__ import annotations
+
+from ._impl import PreparedMessage, broadcast, codec_name
+from ._version import __version__
+from .connection import Connection
+from .exceptions import (
+    ConcurrencyError,
+    ConnectionClosed,
+    ConnectionClosedError,
+    ConnectionClosedOK,
+    InvalidHandshake,
+    InvalidHeader,
+    InvalidMessage,
+    InvalidOrigin,
+    InvalidUpgrade,
+    NegotiationError,
+    ProtocolError,
+    WebSocketException,
+)
+from .frames import Close, CloseCode, Opcode, State
+from .http import Headers, MultipleValuesError, Request, Response
+from .listener import Listener
+from .server import Server, serve, unix_serve
+
+__all__ = [
+    "Close",
+    "CloseCode",
+    "ConcurrencyError",
+    "Connection",
+    "ConnectionClosed",
+    "ConnectionClosedError",
+    "ConnectionClosedOK",
+    "Headers",
+    "InvalidHandshake",
+    "InvalidHeader",
+    "InvalidMessage",
+    "InvalidOrigin",
+    "InvalidUpgrade",
+    "Listener",
+    "MultipleValuesError",
+    "NegotiationError",
+    "Opcode",
+    "PreparedMessage",
+    "ProtocolError",
+    "Request",
+    "Response",
+    "Server",
+    "State",
+    "WebSocketException",
+    "__version__",
+    "broadcast",
+    "codec_name",
+    "serve",
+    "unix_serve",
+]

@@ -1,0 +1,74 @@
+"""The codec for other Cython modules: frames in, messages out, without Python calls between."""
+
+from cpython.object cimport PyObject
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+
+
+cdef extern from "kernels/utf8.h" nogil:
+    ctypedef struct fastws_utf8:
+        pass
+
+
+cdef enum:
+    OP_CONT = 0x0
+    OP_TEXT = 0x1
+    OP_BINARY = 0x2
+    OP_CLOSE = 0x8
+    OP_PING = 0x9
+    OP_PONG = 0xA
+
+cdef enum:
+    MAX_HEADER = 14          # 2 + 8 bytes of length + 4 of mask key (RFC 6455 5.2)
+    MAX_CONTROL = 125        # RFC 6455 5.5
+
+
+cdef Py_ssize_t write_header(uint8_t *out, int first_byte, Py_ssize_t length, bint masked) noexcept nogil
+cdef void mask_copy(uint8_t *dst, const uint8_t *src, Py_ssize_t length, const uint8_t *key) noexcept nogil
+cpdef bytes encode_close(int code, str reason=*)
+cpdef tuple parse_close(bytes payload)
+
+
+cdef class Decoder:
+    cdef readonly object error        # ProtocolError, once a peer broke a rule
+    cdef list events                  # where feed() collects
+    cdef PyObject *target             # bytes or str that is being filled, never seen by anyone yet
+    cdef PyObject *control            # payload of an unfinished control frame
+    cdef uint64_t max_size
+    cdef uint64_t remaining           # payload bytes of the current frame still to come
+    cdef Py_ssize_t filled            # bytes of the message so far
+    cdef Py_ssize_t capacity
+    cdef uint32_t max_fragments
+    cdef uint32_t fragments
+    cdef uint32_t key                 # mask key in memory order, turned to the next payload byte
+    cdef fastws_utf8 utf8
+    cdef uint8_t head[MAX_HEADER]
+    cdef uint8_t head_length          # bytes of an unfinished header
+    cdef uint8_t opcode               # of the current frame
+    cdef uint8_t message              # opcode of the message being put together, 0 if none
+    cdef uint8_t control_filled
+    cdef uint8_t close_seen           # flags from here
+    cdef uint8_t client                  # frames come from a server: not masked
+    cdef bint in_payload
+    cdef uint8_t stopped                 # error or closed: ignore what follows
+    cdef uint8_t held                    # on_event asks decode to stop
+    cdef uint8_t fin                     # of the current frame
+    cdef uint8_t single                  # a message of one frame: target is the object the user gets
+    cdef uint8_t wide                    # the text so far is not ASCII
+
+    cdef int on_event(self, int opcode, object payload) except -1
+    cdef Py_ssize_t decode(self, const uint8_t *data, Py_ssize_t length) except -1
+    cdef Py_ssize_t direct_space(self, uint8_t **where) noexcept
+    cdef int direct_filled(self, Py_ssize_t length) except -1
+
+    cdef const uint8_t *_header(self, const uint8_t *data, const uint8_t *end) except? NULL
+    cdef Py_ssize_t _parse_header(self, const uint8_t *data, Py_ssize_t available) except -2
+    cdef int _begin_payload(self) except -1
+    cdef const uint8_t *_payload(self, const uint8_t *data, const uint8_t *end) except? NULL
+    cdef int _advance(self, uint8_t *where, const uint8_t *data, Py_ssize_t length) except -1
+    cdef int _end_frame(self) except -1
+    cdef int _whole(self, const uint8_t *data, Py_ssize_t length) except -1
+    cdef int _control_frame(self, bytes payload) except -1
+    cdef uint8_t *_base(self) noexcept
+    cdef int _reserve(self, uint64_t length) except -1
+    cdef int _fail(self, int code, str message) except -2
+    cdef void _drop(self) noexcept

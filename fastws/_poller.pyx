@@ -1,0 +1,391 @@
+"""The carrier of plain sockets on Linux: an epoll instance of our own inside the asyncio loop.
+
+An epoll instance is itself a descriptor that can be polled. All plain WebSocket sockets of a loop are in ours, and the
+loop watches that one descriptor. When it wakes us, one call takes up to ``BATCH`` ready sockets: read into one shared
+buffer, decode, call back, and leave with one ``send`` per connection. No handle, transport, protocol object or buffer
+per connection, and one wake-up of the loop for many sockets.
+
+Events carry slot and generation of their connection, never a pointer: a connection that was closed, or whose slot or
+descriptor has another owner, earlier in the same batch is not found. Level-triggered: what we leave undone comes again.
+"""
+
+import errno
+import logging
+import os
+import socket
+
+from cpython.exc cimport PyErr_CheckSignals
+from cpython.object cimport PyObject
+from libc.errno cimport EAGAIN, ECONNABORTED, EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM, errno as c_errno
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport free, malloc
+from posix.unistd cimport close
+
+from fastws._core cimport CLOSED, Carrier, Core, Reactor
+from fastws._outbox cimport Outbox, Segment, outbox_sent
+
+
+cdef extern from "<sys/uio.h>" nogil:
+    struct iovec:
+        void *iov_base
+        size_t iov_len
+
+cdef extern from "<sys/socket.h>" nogil:
+    struct msghdr:
+        iovec *msg_iov
+        size_t msg_iovlen
+    ssize_t recv(int fd, void *buffer, size_t length, int flags)
+    ssize_t send(int fd, const void *buffer, size_t length, int flags)
+    ssize_t sendmsg(int fd, const msghdr *message, int flags)
+    int accept4(int fd, void *address, void *length, int flags)
+    int shutdown(int fd, int how)
+    int MSG_NOSIGNAL, SOCK_NONBLOCK, SOCK_CLOEXEC, SHUT_WR
+
+cdef extern from "<sys/epoll.h>" nogil:
+    ctypedef union epoll_data_t:
+        uint64_t u64
+    struct epoll_event:
+        uint32_t events
+        epoll_data_t data
+    int epoll_create1(int flags)
+    int epoll_ctl(int epfd, int operation, int fd, epoll_event *event)
+    int epoll_wait(int epfd, epoll_event *events, int room, int timeout)
+    int EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_MOD, EPOLL_CTL_DEL
+    uint32_t EPOLLIN, EPOLLOUT, EPOLLERR, EPOLLHUP
+
+cdef extern from "<string.h>" nogil:
+    void *memset(void *where, int value, size_t length)
+
+
+cdef enum:
+    BATCH = 256                       # sockets served per wake-up, before the loop gets its turn
+    READ_SIZE = 262144                # bytes read from one socket per wake-up, so that nobody starves
+    DIRECT_FROM = 16384               # missing payload from which it is read straight into the message
+    ACCEPT_BATCH = 64                 # connections accepted per wake-up
+    VECTOR = 64                       # segments per sendmsg
+
+cdef uint32_t NO_SLOT = 0xFFFFFFFF
+cdef uint32_t IS_LISTENER = 0x80000000
+
+# Out of descriptors or memory: not accepting for so long, in seconds, lets others finish.
+ACCEPT_PAUSE = 0.25
+
+logger = logging.getLogger("fastws.server")
+
+
+cdef class Poller(Carrier):
+    """All plain sockets of one loop."""
+
+    cdef readonly Reactor reactor
+    cdef int epfd
+    cdef uint8_t *buffer
+    cdef epoll_event *events
+    cdef dict listeners               # descriptor -> Listening
+    cdef bint busy
+
+    def __cinit__(self, Reactor reactor not None):
+        self.epfd = -1
+        self.reactor = reactor
+        self.listeners = {}
+        self.buffer = <uint8_t *> malloc(READ_SIZE)
+        self.events = <epoll_event *> malloc(BATCH * sizeof(epoll_event))
+        if self.buffer == NULL or self.events == NULL:
+            raise MemoryError
+        self.epfd = epoll_create1(EPOLL_CLOEXEC)
+        if self.epfd < 0:
+            raise OSError(c_errno, os.strerror(c_errno))
+        reactor.loop.add_reader(self.epfd, self._ready)
+
+    def __dealloc__(self):
+        if self.epfd >= 0:
+            close(self.epfd)
+        free(self.buffer)
+        free(self.events)
+
+    def close(self) -> None:
+        """Stop; the connections must be gone already."""
+        if self.epfd < 0:
+            return
+        for listening in list(self.listeners.values()):
+            self.stop_listening(listening)
+        if not self.reactor.loop.is_closed():
+            self.reactor.loop.remove_reader(self.epfd)
+        close(self.epfd)
+        self.epfd = -1
+
+    # --- listening sockets
+
+    def listen(self, sock, accepted):
+        """Accept on ``sock`` (listening, non-blocking); ``accepted(fd)`` returns the ``Core`` of each connection.
+
+        Accepted sockets inherit ``TCP_NODELAY`` from ``sock``.
+        """
+        cdef Listening listening = Listening(self, sock, accepted)
+        self.listeners[listening.fd] = listening
+        self.control(EPOLL_CTL_ADD, listening.fd, EPOLLIN, listening.fd | IS_LISTENER)
+        return listening
+
+    def stop_listening(self, Listening listening not None) -> None:
+        """Take the socket out; it stays open and its owner's."""
+        if self.listeners.pop(listening.fd, None) is None:
+            return
+        if listening.retry is not None:
+            listening.retry.cancel()
+            listening.retry = None
+        else:
+            self.control(EPOLL_CTL_DEL, listening.fd, 0, 0)
+
+    cdef int accept(self, Listening listening) except -1:
+        cdef int count, fd
+        for count in range(ACCEPT_BATCH):
+            fd = accept4(listening.fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)
+            if fd < 0:
+                if c_errno == EAGAIN:
+                    break
+                if c_errno == EINTR or c_errno == ECONNABORTED:
+                    continue
+                if c_errno in (EMFILE, ENFILE, ENOBUFS, ENOMEM):
+                    self.pause_accepting(listening, c_errno)
+                    return 0
+                raise OSError(c_errno, os.strerror(c_errno))
+            if len(self.reactor) >= self.reactor.capacity:
+                close(fd)
+                self.pause_accepting(listening, EMFILE)
+                return 0
+            try:
+                self.add(listening.accepted(self), fd)
+            except BaseException:
+                close(fd)
+                raise
+            if listening.fd not in self.listeners:
+                return 0              # closed by what it accepted
+        if listening.complained and count:
+            listening.complained = False
+            logger.warning("accepting connections again")
+        return 0
+
+    cdef int pause_accepting(self, Listening listening, int error) except -1:
+        """Out of descriptors or memory: leave connections in the backlog for a moment, and say so once."""
+        if not listening.complained:
+            listening.complained = True
+            logger.error(
+                "not accepting connections for now: %s (%d are open)", os.strerror(error), len(self.reactor)
+            )
+        self.control(EPOLL_CTL_DEL, listening.fd, 0, 0)
+        listening.retry = self.reactor.loop.call_later(ACCEPT_PAUSE, self._accept_again, listening)
+        return 0
+
+    def _accept_again(self, Listening listening) -> None:
+        listening.retry = None
+        if listening.fd in self.listeners:
+            self.control(EPOLL_CTL_ADD, listening.fd, EPOLLIN, listening.fd | IS_LISTENER)
+
+    # --- connections
+
+    cdef int add(self, Core core, int fd) except -1:
+        core.fd = fd
+        try:
+            self.control(EPOLL_CTL_ADD, fd, EPOLLIN, self.token(core))
+        except BaseException:
+            core.fd = -1
+            raise
+        return 0
+
+    def adopt(self, Core core not None, int fd) -> None:
+        """Carry ``core`` over the connected, non-blocking socket ``fd``, which is ours from now on."""
+        self.add(core, fd)
+
+    def detach(self, Core core not None) -> int:
+        """Give the socket of ``core`` away; returns its descriptor, which is the caller's from now on."""
+        cdef int fd = core.fd
+        self.control(EPOLL_CTL_DEL, fd, 0, 0)
+        core.fd = -1
+        core._detach()
+        return fd
+
+    cdef uint64_t token(self, Core core) noexcept:
+        return <uint64_t> self.reactor.generations[core.slot] << 32 | core.slot
+
+    cdef int control(self, int operation, int fd, uint32_t events, uint64_t token) except -1:
+        cdef epoll_event event
+        event.events = events
+        event.data.u64 = token
+        if epoll_ctl(self.epfd, operation, fd, &event) < 0:
+            raise OSError(c_errno, os.strerror(c_errno))
+        return 0
+
+    cdef int watch(self, Core core) except -1:
+        """Tell epoll what ``core`` waits for."""
+        cdef uint32_t events = 0
+        if core.reading:
+            events |= EPOLLIN
+        if core.watching:
+            events |= EPOLLOUT
+        return self.control(EPOLL_CTL_MOD, core.fd, events, self.token(core))
+
+    cdef int hold_reading(self, Core core, bint hold) except -1:
+        if core.fd >= 0:
+            self.watch(core)
+        return 0
+
+    cdef int half_close(self, Core core) except -1:
+        shutdown(core.fd, SHUT_WR)
+        return 0
+
+    cdef int drop(self, Core core) except -1:
+        cdef epoll_event event
+        if core.fd >= 0:
+            # Explicit: a forked child that still has the descriptor would keep it in the set.
+            epoll_ctl(self.epfd, EPOLL_CTL_DEL, core.fd, &event)
+            close(core.fd)
+            core.fd = -1
+        return 0
+
+    cdef int flush(self, Core core) except -1:
+        cdef Outbox *box = core.box
+        cdef Segment *segment
+        cdef iovec vector[VECTOR]
+        cdef msghdr message
+        cdef ssize_t sent
+        cdef size_t length
+        cdef int index, count
+        while box.count:
+            if box.count == 1:
+                segment = &box.segments[box.first]
+                length = segment.length
+                sent = send(core.fd, address(box, segment), length, MSG_NOSIGNAL)
+            else:
+                count = box.count if box.count < VECTOR else VECTOR
+                length = 0
+                for index in range(count):
+                    segment = &box.segments[box.first + index]
+                    vector[index].iov_base = address(box, segment)
+                    vector[index].iov_len = segment.length
+                    length += segment.length
+                memset(&message, 0, sizeof(message))
+                message.msg_iov = vector
+                message.msg_iovlen = count
+                sent = sendmsg(core.fd, &message, MSG_NOSIGNAL)
+            if sent < 0:
+                if c_errno == EINTR:
+                    continue
+                if c_errno != EAGAIN:
+                    core.lost(OSError(c_errno, os.strerror(c_errno)))
+                    return 0
+                sent = 0
+            outbox_sent(box, sent)
+            if <size_t> sent < length:
+                if not core.watching:
+                    core.watching = True
+                    self.watch(core)
+                return 0
+        if core.watching:
+            core.watching = False
+            self.watch(core)
+        return 0
+
+    # --- one wake-up of the loop
+
+    def _ready(self) -> None:
+        cdef int count, index
+        if self.busy:
+            return                    # the loop was run from inside a callback of ours
+        count = epoll_wait(self.epfd, self.events, BATCH, 0)
+        if count <= 0:
+            return
+        self.busy = True
+        try:
+            self.reactor.begin_tick()
+            for index in range(count):
+                self.dispatch(&self.events[index])
+        finally:
+            self.busy = False
+            self.reactor.end_tick()
+
+    cdef int dispatch(self, epoll_event *event) except -1:
+        cdef uint32_t slot = <uint32_t> event.data.u64
+        cdef uint32_t generation = <uint32_t> (event.data.u64 >> 32)
+        cdef Core core
+        if slot & IS_LISTENER:
+            listening = self.listeners.get(slot & ~IS_LISTENER)
+            if listening is not None:
+                self.accept(<Listening> listening)
+            return 0
+        if self.reactor.cores[slot] == NULL or self.reactor.generations[slot] != generation:
+            return 0
+        core = <Core> self.reactor.cores[slot]
+        if not core.reading and event.events & (EPOLLERR | EPOLLHUP):
+            return core.lost(ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET)))
+        if core.reading and event.events & (EPOLLIN | EPOLLERR | EPOLLHUP):
+            # Marked, so that what its own callbacks send leaves with the flush below.
+            core.dirty = True
+            try:
+                self.read(core)
+            except Exception as error:
+                logger.exception("connection dropped")
+                core.lost(error)
+            finally:
+                core.dirty = False
+            self.reactor.drain_awake()
+        if core._state == CLOSED:
+            return 0
+        if event.events & EPOLLOUT and core.watching:
+            if core.box != NULL:
+                self.flush(core)
+            else:
+                core.watching = False
+                self.watch(core)
+        return core.settle()
+
+    cdef int read(self, Core core) except -1:
+        cdef uint8_t *where
+        cdef Py_ssize_t room = core.direct_space(&where)
+        cdef bint direct = room >= DIRECT_FROM
+        cdef ssize_t length
+        if not direct:
+            where = self.buffer
+            room = READ_SIZE
+        elif room > READ_SIZE * 4:
+            room = READ_SIZE * 4
+        while True:
+            length = recv(core.fd, where, room, 0)
+            if length > 0:
+                if direct:
+                    return core.received_direct(length)
+                return core.received(where, length)
+            if length == 0:
+                return core.end_reached()
+            if c_errno == EAGAIN:
+                return 0
+            if c_errno == EINTR:
+                PyErr_CheckSignals()
+                continue
+            return core.lost(OSError(c_errno, os.strerror(c_errno)))
+
+
+cdef void *address(Outbox *box, Segment *segment) noexcept nogil:
+    if segment.owner == NULL:
+        return box.buffer + segment.start
+    return <void *> segment.start
+
+
+cdef class Listening:
+    """One listening socket in the poller."""
+
+    cdef readonly Poller poller
+    cdef readonly object sock
+    cdef readonly int fd
+    cdef object accepted
+    cdef object retry
+    cdef bint complained
+
+    def __init__(self, Poller poller, sock, accepted):
+        self.poller = poller
+        self.sock = sock
+        self.fd = sock.fileno()
+        self.accepted = accepted
+
+    def close(self) -> None:
+        """Stop accepting and close the socket."""
+        self.poller.stop_listening(self)
+        self.sock.close()

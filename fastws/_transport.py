@@ -1,0 +1,71 @@
+"""The carrier over an asyncio transport: TLS, platforms without epoll, the pure build."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from ._impl import TransportCarrier
+
+if TYPE_CHECKING:
+    from .connection import Connection
+    from .server import Server
+
+__all__ = ["HandOver", "ServerProtocol"]
+
+
+class ServerProtocol(asyncio.Protocol):
+    """Feeds one accepted connection; all protocol logic is above it."""
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self.connection: Connection | None = None
+        self.carrier: TransportCarrier | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        high, low = self.server.settings.write_high, self.server.settings.write_low
+        transport.set_write_buffer_limits(high, low)  # type: ignore[attr-defined]
+        self.carrier = TransportCarrier(transport)
+        try:
+            self.connection = self.server._accepted(self.carrier)
+        except OverflowError as error:
+            self.server.logger.error("connection refused: %s", error)
+            transport.abort()  # type: ignore[attr-defined]
+
+    def data_received(self, data: bytes) -> None:
+        if self.connection is not None:
+            self.connection._receive(data)
+
+    def eof_received(self) -> bool:
+        if self.connection is not None:
+            self.connection._receive_eof()
+        return True  # closing is our business: there may be bytes to send yet
+
+    def pause_writing(self) -> None:
+        if self.carrier is not None:
+            self.carrier.pause_writing()
+
+    def resume_writing(self) -> None:
+        if self.carrier is not None and self.connection is not None:
+            self.carrier.resume_writing()
+            self.connection._writable()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self.connection is not None:
+            self.connection._lose(exc)
+            self.connection = None
+
+
+class HandOver(asyncio.Protocol):
+    """First protocol of a socket that leaves us: puts the real one in its place, with the bytes
+    read so far.
+    """
+
+    def __init__(self, protocol: asyncio.Protocol, data: bytes) -> None:
+        self.protocol = protocol
+        self.data = data
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        transport.set_protocol(self.protocol)  # type: ignore[attr-defined]
+        self.protocol.connection_made(transport)
+        self.protocol.data_received(self.data)

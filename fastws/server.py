@@ -1,0 +1,589 @@
+"""``serve``: listening sockets, the opening handshake, and the end of it all."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+import logging
+import socket
+import ssl as ssl_module
+from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
+from types import TracebackType
+from typing import Any, Final
+
+from ._impl import Carrier, Head, TransportCarrier
+from ._loop import new_poller, reactor_of
+from ._sockets import bind, unlink_socket
+from ._transport import HandOver, ServerProtocol
+from .connection import Connection, ServerSettings
+from .exceptions import ConnectionClosed, InvalidHandshake, NegotiationError
+from .frames import State
+from .handshake import (
+    Origins,
+    check_head,
+    check_origin,
+    offered_subprotocols,
+    refusal,
+    switching,
+)
+from .http import Headers, Request, Response
+from .listener import Listener, hook
+
+__all__ = ["Server", "serve", "unix_serve"]
+
+Handler = Callable[[Connection], Awaitable[Any]]
+ProcessRequest = Callable[[Connection, Request], "Response | Awaitable[Response | None] | None"]
+ProcessResponse = Callable[[Connection, Request, Response], "Response | None"]
+SelectSubprotocol = Callable[[Connection, Sequence[str]], "str | None"]
+
+# asyncio's 100 overflows in a burst of clients: lost SYNs come again after a second.
+BACKLOG: Final = 4096
+
+
+class Server:
+    """A running server; what ``serve`` gives.
+
+    ``async with server`` closes it at the end; ``serve_forever`` runs until cancelled.
+    """
+
+    def __init__(
+        self,
+        handler: Any,
+        *,
+        settings: ServerSettings,
+        origins: Origins | None,
+        subprotocols: Sequence[str] | None,
+        select_subprotocol: SelectSubprotocol | None,
+        process_request: ProcessRequest | None,
+        process_response: ProcessResponse | None,
+        server_header: str | None,
+        http: Callable[[], asyncio.Protocol] | None,
+        logger: logging.Logger | None,
+    ) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.reactor = reactor_of(self.loop)
+        self.settings = settings
+        self.settings.server = self
+        self.logger = logger or logging.getLogger("fastws.server")
+        self.http = http
+        self._origins = origins
+        self._subprotocols = list(subprotocols) if subprotocols is not None else None
+        self._select_subprotocol = select_subprotocol
+        self._process_request = process_request
+        self._process_response = process_response
+        self._lines = _header_lines(server_header)
+        self._new_listener, self._handler = _split_handler(handler)
+        self._listening: list[Any] = []
+        self._servers: list[asyncio.Server] = []
+        self._tasks: set[asyncio.Future[Any]] = set()
+        self._closing = False
+        self._closed: asyncio.Future[None] = self.loop.create_future()
+        self._socket_path: str | None = None
+
+    # --- for the user
+
+    @property
+    def sockets(self) -> tuple[socket.socket, ...]:
+        """The listening sockets."""
+        sockets = [listening.sock for listening in self._listening]
+        for server in self._servers:
+            sockets.extend(server.sockets)
+        return tuple(sockets)
+
+    @property
+    def connections(self) -> set[Connection]:
+        """The open connections."""
+        return {ws for ws in self._all() if ws._state == State.OPEN}
+
+    def is_serving(self) -> bool:
+        """Whether new connections are accepted."""
+        return not self._closing and bool(self.sockets)
+
+    def close(self, close_connections: bool = True, code: int = 1001, reason: str = "") -> None:
+        """Stop accepting, and close every connection (with ``code`` and ``reason``) unless told not
+        to.
+
+        ``wait_closed`` waits for them and for their handlers.
+        """
+        if not self._closing:
+            self._closing = True
+            for listening in self._listening:
+                listening.close()
+            self._listening = []
+            for server in self._servers:
+                server.close()
+            self._servers = []
+            if self._socket_path is not None:
+                unlink_socket(self._socket_path)
+        if close_connections:
+            for ws in self._all():
+                if ws._state == State.OPEN:
+                    ws.close(code, reason)
+                elif ws._state == State.CONNECTING:
+                    ws._lose()
+        self._check_closed()
+
+    async def wait_closed(self) -> None:
+        """Until ``close`` has been called, every connection is closed and every handler has
+        returned.
+        """
+        await asyncio.shield(self._closed)
+
+    async def serve_forever(self) -> None:
+        """Serve until cancelled, then close."""
+        try:
+            await asyncio.shield(self._closed)
+        except asyncio.CancelledError:
+            self.close()
+            await self.wait_closed()
+            raise
+
+    async def __aenter__(self) -> Server:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+        await self.wait_closed()
+
+    # --- listening
+
+    async def _listen(
+        self,
+        sockets: Iterable[socket.socket],
+        *,
+        backlog: int,
+        carrier: str,
+        ssl: ssl_module.SSLContext | None,
+    ) -> None:
+        poller = None
+        if carrier != "asyncio" and ssl is None:
+            poller = new_poller(self.reactor)
+        if carrier == "reactor" and poller is None:
+            raise RuntimeError(
+                "carrier='reactor' needs Linux, the compiled codec and no TLS; use carrier='auto'"
+            )
+        for sock in sockets:
+            sock.setblocking(False)
+            if poller is not None:
+                sock.listen(backlog)
+                self._listening.append(poller.listen(sock, self._accepted))
+            else:
+                self._servers.append(
+                    await self.loop.create_server(
+                        functools.partial(ServerProtocol, self), sock=sock, backlog=backlog, ssl=ssl
+                    )
+                )
+
+    def _accepted(self, carrier: Carrier) -> Connection:
+        """A TCP connection has come in."""
+        ws = Connection(self.settings, self.reactor, carrier)
+        self.reactor.set_deadline(ws, self.settings.open_timeout)
+        return ws
+
+    # --- the opening handshake
+
+    def _handshake(self, ws: Connection, head: Head, data: bytes) -> None:
+        """A whole request head has come; ``data`` is all that was read."""
+        if self.http is not None and not head.wants_websocket:
+            self._hand_over(ws, data)
+            return
+        try:
+            check_head(head)
+            if self._origins is not None:
+                check_origin(head, self._origins)
+        except InvalidHandshake as error:
+            self._refuse(ws, error)
+            return
+        rest = data[head.size :]
+        if self._process_request is None:
+            self._accept(ws, head, rest)
+            return
+        details = ws._detail()
+        details.head = head
+        details.early = rest
+        try:
+            answer = self._process_request(ws, ws.request)
+        except Exception as error:
+            self._process_request_failed(ws, error)
+            return
+        if inspect.isawaitable(answer):
+            details.opening = asyncio.ensure_future(self._decide(ws, head, answer))
+        else:
+            self._answered(ws, head, answer)
+
+    async def _decide(self, ws: Connection, head: Head, answer: Awaitable[Response | None]) -> None:
+        try:
+            response = await answer
+        except Exception as error:
+            ws._detail().opening = None
+            self._process_request_failed(ws, error)
+        else:
+            ws._detail().opening = None
+            self._answered(ws, head, response)
+
+    def _process_request_failed(self, ws: Connection, error: Exception) -> None:
+        if isinstance(error, InvalidHandshake):
+            self._refuse(ws, error)
+            return
+        self.logger.error("process_request failed", exc_info=error)
+        self._refuse(ws, InvalidHandshake("internal error", status=500))
+
+    def _answered(self, ws: Connection, head: Head, response: Response | None) -> None:
+        if ws._state != State.CONNECTING:
+            return
+        details = ws._detail()
+        if response is not None:
+            details.response = response
+            self._respond(ws, response)
+            return
+        rest, details.early = details.early, b""
+        self._accept(ws, head, rest)
+
+    def _accept(self, ws: Connection, head: Head, rest: bytes) -> None:
+        assert head.key is not None
+        lines = self._lines
+        if self._subprotocols is not None or self._select_subprotocol is not None:
+            try:
+                subprotocol = self._negotiate(ws, head)
+            except InvalidHandshake as error:
+                self._refuse(ws, error)
+                return
+            if subprotocol is not None:
+                ws._detail().subprotocol = subprotocol
+                lines += b"Sec-WebSocket-Protocol: %s\r\n" % subprotocol.encode("latin-1")
+        if self._process_response is None:
+            ws._write_bytes(switching(head.key, lines))
+        elif not self._custom_response(ws, head, lines):
+            return
+        self._open(ws, head)
+        if rest:
+            ws._receive(rest)
+
+    def _custom_response(self, ws: Connection, head: Head, lines: bytes) -> bool:
+        """Let ``process_response`` see, change or replace the 101 response; whether it is still
+        one.
+        """
+        assert self._process_response is not None and head.key is not None
+        details = ws._detail()
+        if details.request is None:
+            details.request = Request.from_head(head)
+        _, *fields = switching(head.key, lines).decode("latin-1").split("\r\n")[:-2]
+        response = Response(101, "Switching Protocols", Headers(_fields(fields)))
+        try:
+            response = self._process_response(ws, details.request, response) or response
+            data = response.serialize()
+        except Exception as error:
+            self.logger.error("process_response failed", exc_info=error)
+            self._refuse(ws, InvalidHandshake("internal error", status=500))
+            return False
+        details.response = response
+        ws._write_bytes(data)
+        if response.status_code != 101:
+            ws._mute()
+            ws._end(linger=True)
+            return False
+        return True
+
+    def _negotiate(self, ws: Connection, head: Head) -> str | None:
+        """The subprotocol: the client's first choice that we have, or what ``select_subprotocol``
+        says.
+        """
+        values = [value for name, value in head.lines() if name.lower() == "sec-websocket-protocol"]
+        offered = offered_subprotocols(values) if values else []
+        if self._select_subprotocol is not None:
+            chosen = self._select_subprotocol(ws, offered)
+            if chosen is not None and chosen not in offered:
+                raise NegotiationError(f"subprotocol {chosen} was not offered", status=500)
+            return chosen
+        for item in offered:
+            if item in (self._subprotocols or ()):
+                return item
+        return None
+
+    def _open(self, ws: Connection, head: Head) -> None:
+        self.reactor.set_deadline(ws, None)
+        if self._handler is not None:
+            details = ws._detail()
+            if details.request is None:
+                details.head = head
+            ws._opened(None)
+            task = asyncio.ensure_future(self._handler(ws), loop=self.loop)
+            details.task = task
+            self._tasks.add(task)
+            task.add_done_callback(functools.partial(self._handled, ws))
+            return
+        assert self._new_listener is not None
+        listener = self._new_listener()
+        ws.listener = listener
+        ws._opened(hook(listener, "on_message"))
+        if hook(listener, "on_open") is not None:
+            details = ws._detail()
+            if details.request is None:
+                details.head = head
+            ws._call("on_open")
+            ws._forget_head()
+
+    def _refuse(self, ws: Connection, error: InvalidHandshake) -> None:
+        self.logger.debug("handshake refused: %s", error)
+        self._respond(ws, refusal(error))
+
+    def _respond(self, ws: Connection, response: Response) -> None:
+        """Answer without a WebSocket, and close."""
+        try:
+            data = response.serialize()
+        except ValueError as error:
+            self.logger.error("process_request failed", exc_info=error)
+            data = refusal(InvalidHandshake("internal error", status=500)).serialize()
+        ws._write_bytes(data)
+        ws._mute()
+        ws._end(linger=True)
+        self.reactor.set_deadline(ws, self.settings.close_timeout)
+
+    def _hand_over(self, ws: Connection, data: bytes) -> None:
+        """Plain HTTP: another protocol takes the connection over, with the bytes read so far."""
+        assert self.http is not None
+        protocol = self.http()
+        carrier = ws.carrier
+        if isinstance(carrier, TransportCarrier):
+            ws._detach()
+            HandOver(protocol, data).connection_made(carrier.transport)
+            return
+        sock = socket.socket(fileno=self.reactor.poller.detach(ws))
+        task = self.loop.create_task(
+            self.loop.connect_accepted_socket(lambda: HandOver(protocol, data), sock)
+        )
+        self._tasks.add(task)
+        task.add_done_callback(self._handed_over)
+
+    def _handed_over(self, task: asyncio.Future[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            self.logger.debug("plain HTTP connection failed", exc_info=task.exception())
+        self._check_closed()
+
+    # --- the end of a connection
+
+    def _handled(self, ws: Connection, task: asyncio.Future[Any]) -> None:
+        """The coroutine of ``ws`` has returned."""
+        self._tasks.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error is None or isinstance(error, ConnectionClosed):
+            ws.close()
+        else:
+            self.logger.error("connection handler failed", exc_info=error)
+            ws.close(1011)
+        self._check_closed()
+
+    def _lost(self, ws: Connection) -> None:
+        if self._closing:
+            self._check_closed()
+
+    def _all(self) -> list[Connection]:
+        return self.reactor.connections(self.settings)
+
+    def _check_closed(self) -> None:
+        if self._closing and not self._closed.done() and not self._tasks and not self._all():
+            self._closed.set_result(None)
+
+    def _address(self, ws: Connection, name: str) -> Any:
+        carrier = ws.carrier
+        if isinstance(carrier, TransportCarrier):
+            return carrier.transport.get_extra_info(name)
+        if ws._fileno < 0:
+            return None
+        sock = socket.socket(fileno=ws._fileno)
+        try:
+            return getattr(sock, f"get{name}")()
+        except OSError:
+            return None
+        finally:
+            sock.detach()
+
+
+def _header_lines(server_header: str | None) -> bytes:
+    return b"" if server_header is None else f"Server: {server_header}\r\n".encode("latin-1")
+
+
+def _fields(lines: Iterable[str]) -> list[tuple[str, str]]:
+    return [(name, value.strip()) for name, _, value in (line.partition(":") for line in lines)]
+
+
+def _split_handler(handler: Any) -> tuple[Callable[[], Any] | None, Handler | None]:
+    """(factory of listeners, ``None``) or (``None``, coroutine function)."""
+    if isinstance(handler, Listener):
+        return (lambda: handler), None
+    if isinstance(handler, type):
+        return handler, None
+    if not callable(handler):
+        raise TypeError(
+            "handler must be a coroutine function, a Listener or a factory of listeners, "
+            f"not {type(handler).__name__}"
+        )
+    if inspect.iscoroutinefunction(handler):
+        return None, handler
+    try:
+        inspect.signature(handler).bind()
+    except (TypeError, ValueError):
+        return None, handler
+    return handler, None
+
+
+class _Serve:
+    """``await serve(…)`` gives a server; ``async with serve(…) as server`` also closes it."""
+
+    def __init__(self, start: Callable[[], Awaitable[Server]]) -> None:
+        self._start = start
+        self._server: Server | None = None
+
+    def __await__(self) -> Generator[Any, None, Server]:
+        return self._start().__await__()
+
+    async def __aenter__(self) -> Server:
+        self._server = await self._start()
+        return self._server
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        assert self._server is not None
+        self._server.close()
+        await self._server.wait_closed()
+
+
+def serve(
+    handler: Any,
+    host: str | Sequence[str] | None = None,
+    port: int | None = None,
+    *,
+    sock: socket.socket | None = None,
+    reuse_port: bool = False,
+    backlog: int = BACKLOG,
+    origins: Origins | None = None,
+    subprotocols: Sequence[str] | None = None,
+    select_subprotocol: SelectSubprotocol | None = None,
+    process_request: ProcessRequest | None = None,
+    process_response: ProcessResponse | None = None,
+    server_header: str | None = None,
+    open_timeout: float | None = 10.0,
+    ping_interval: float | None = 20.0,
+    ping_timeout: float | None = 20.0,
+    close_timeout: float | None = 10.0,
+    max_size: int | None = 2**20,
+    max_fragments: int | None = 4096,
+    max_queue: int | None = 16,
+    write_limit: int | tuple[int, int] = 65536,
+    max_backlog: int | None = 16 * 2**20,
+    carrier: str = "auto",
+    http: Callable[[], asyncio.Protocol] | None = None,
+    ssl: ssl_module.SSLContext | None = None,
+    logger: logging.Logger | None = None,
+) -> _Serve:
+    """Start a WebSocket server on the running loop: ``await serve(…)`` or ``async with serve(…) as
+    server``.
+
+    Args:
+        handler: a coroutine function that takes the connection, which is closed when it returns; or
+            a ``Listener`` subclass or other factory without arguments, called for each connection;
+            or one ``Listener`` that all connections share.
+        host: address or addresses to listen on; ``None``: all.
+        port: TCP port; 0 or ``None``: a free one (see ``server.sockets``).
+        sock: a bound socket instead of host and port.
+        reuse_port: let several processes listen on the port (``SO_REUSEPORT``).
+        backlog: connections that the system may complete before we accept them.
+        origins: allowed values of ``Origin`` (str, or a compiled pattern that must match all of it;
+            ``None`` among them allows requests without one); others get 403. Browsers always send
+            it: list yours to keep other sites from using a user's cookies (RFC 6455 10.2).
+            ``None``: any.
+        subprotocols: what we speak; the client's first choice among them is taken.
+        select_subprotocol: ``(ws, offered)`` → one of those offered, or ``None``; may raise
+            ``NegotiationError``.
+        process_request: ``(ws, request)`` → ``None`` to go on, or a ``Response`` instead
+            (``ws.respond(status, text)``); may be a coroutine function.
+        process_response: ``(ws, request, response)`` → changes the 101 response, or gives another.
+        server_header: value of ``Server``; ``None``: none.
+        open_timeout: seconds for the handshake, after which 408.
+        ping_interval: seconds between keepalive pings; ``ping_timeout``: seconds to wait for the
+            pong, then 1011.
+        close_timeout: seconds to wait for the closing handshake.
+        max_size: bytes in a message; more is 1009. ``max_fragments``: frames in a message,
+            likewise.
+        max_queue: messages received and not yet taken by ``recv``; more are left in the socket.
+        write_limit: bytes, or (high, low): above high, ``await send`` waits and, with a listener,
+            reading pauses, until the queue is down to low.
+        max_backlog: bytes queued for one connection, over which its queue is dropped and it is
+            closed (1008).
+        carrier: "reactor" (epoll), "asyncio" (a transport), or "auto": the reactor where it can be.
+        http: factory of an asyncio protocol that takes over connections whose request is not a
+            WebSocket upgrade.
+        ssl: a server-side context, for ``wss``.
+        logger: instead of ``logging.getLogger("fastws.server")``.
+
+    Raises:
+        OSError: the address cannot be bound.
+        ValueError, TypeError: an argument is out of its bounds.
+    """
+    if carrier not in ("auto", "reactor", "asyncio"):
+        raise ValueError(f"carrier: {carrier!r} is not 'auto', 'reactor' or 'asyncio'")
+    if sock is not None and (host is not None or port is not None):
+        raise ValueError("give sock, or host and port, not both")
+    settings = ServerSettings(
+        max_size=max_size,
+        max_fragments=max_fragments,
+        max_queue=max_queue,
+        write_limit=write_limit,
+        max_backlog=max_backlog,
+        ping_interval=ping_interval,
+        ping_timeout=ping_timeout,
+        open_timeout=open_timeout,
+        close_timeout=close_timeout,
+    )
+
+    async def start() -> Server:
+        server = Server(
+            handler,
+            settings=settings,
+            origins=origins,
+            subprotocols=subprotocols,
+            select_subprotocol=select_subprotocol,
+            process_request=process_request,
+            process_response=process_response,
+            server_header=server_header,
+            http=http,
+            logger=logger,
+        )
+        sockets = [sock] if sock is not None else await bind(host, port or 0, reuse_port)
+        for bound in sockets:
+            if bound.family in (socket.AF_INET, socket.AF_INET6):
+                # Accepted sockets inherit it: one system call per connection less.
+                bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        await server._listen(sockets, backlog=backlog, carrier=carrier, ssl=ssl)
+        return server
+
+    return _Serve(start)
+
+
+def unix_serve(handler: Any, path: str, **options: Any) -> _Serve:
+    """``serve`` on a Unix socket at ``path``; a stale socket file there is replaced."""
+
+    async def start() -> Server:
+        unlink_socket(path)
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            sock.bind(path)
+        except BaseException:
+            sock.close()
+            raise
+        server = await serve(handler, sock=sock, **options)
+        server._socket_path = path
+        return server
+
+    return _Serve(start)

@@ -1,0 +1,92 @@
+"""The command ``fastws-gateway``."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+from typing import Annotated, Any
+
+import structlog
+import typer
+
+from gateway import __version__, config, log
+from gateway.config import Config, ConfigError
+from gateway.server import Gateway
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+
+EXIT_USAGE = 2
+
+
+@app.callback()
+def fastws_gateway() -> None:
+    """A realtime gateway for WebSocket clients."""
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    typer.echo(__version__)
+
+
+@app.command()
+def serve(
+    config_file: Annotated[
+        Path | None, typer.Option("--config", "-c", help="TOML file.", envvar="FASTWS_CONFIG")
+    ] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on. [127.0.0.1]")] = None,
+    port: Annotated[int | None, typer.Option(help="Port; 0 takes a free one. [8000]")] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes. [1]")] = None,
+    dev: Annotated[
+        bool | None, typer.Option("--dev", help="Anyone may connect and publish. [on]")
+    ] = None,
+) -> None:
+    """Run the gateway until SIGTERM or SIGINT."""
+    flags: dict[str, Any] = {
+        "http_server.address": host,
+        "http_server.port": port,
+        "http_server.workers": workers,
+        "dev": dev or None,
+    }
+    try:
+        settings = config.load(config_file, os.environ, flags)
+    except ConfigError as error:
+        typer.echo(f"fastws-gateway: {error}", err=True)
+        raise typer.Exit(EXIT_USAGE) from None
+    log.configure(settings.log)
+    try:
+        _run(settings)
+    except OSError as error:
+        typer.echo(f"fastws-gateway: cannot listen: {error}", err=True)
+        raise typer.Exit(1) from None
+
+
+def _run(settings: Config) -> None:
+    try:
+        import uvloop
+    except ImportError:  # not on Windows
+        asyncio.run(_serve(settings))
+    else:
+        uvloop.run(_serve(settings))
+
+
+async def _serve(settings: Config) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    if settings.dev:
+        structlog.get_logger("gateway").warning(
+            "dev mode: anyone who reaches this port may connect, subscribe and publish"
+        )
+    async with Gateway(settings):
+        await stop.wait()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)  # a second signal ends the process at once
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    app(prog_name="fastws-gateway")

@@ -1,0 +1,115 @@
+"""What the gateway asks of an engine: broker, history and presence.
+
+A node talks to the other nodes only through its engine. What one of them publishes comes back to
+every node that subscribed to the channel, the publishing one included, through `Events`.
+
+All operations are coroutines. An engine that can answer at once should: the node runs an operation
+up to its first wait without a task (`gateway.stepping`), so an engine that never waits costs no
+task per command. The same fact binds the others: before its first wait an operation may not ask for
+the current task, so one that uses `asyncio.timeout` or a library that does, must await a task of
+its own.
+
+An operation raises `OSError` (or a subclass, such as `ConnectionError` or `TimeoutError`) when
+the engine cannot be reached; clients are then told 100, temporary.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Protocol
+
+from msgspec import Struct
+
+from gateway.model import ClientInfo, PresenceStats, Publication, StreamPosition
+
+
+class HistorySettings(Struct, frozen=True):
+    """How much history a channel keeps: ``size`` publications, each for ``ttl`` seconds."""
+
+    size: int
+    ttl: float
+
+
+class HistoryQuery(Struct, frozen=True):
+    """Which publications to read: those after ``since``, or before it with ``reverse``.
+
+    ``limit`` 0 reads none, only the position; -1 reads all. Without ``since`` it starts
+    at the oldest, or with ``reverse`` at the newest.
+    """
+
+    limit: int = 0
+    since: StreamPosition | None = None
+    reverse: bool = False
+
+
+class Events(Protocol):
+    """What an engine tells the node: called in its loop, in the channel's order, never raising."""
+
+    def on_publication(self, channel: str, publication: Publication) -> None: ...
+
+    def on_join(self, channel: str, info: ClientInfo) -> None: ...
+
+    def on_leave(self, channel: str, info: ClientInfo) -> None: ...
+
+
+class Engine(ABC):
+    """Broker, history and presence of one node."""
+
+    @abstractmethod
+    async def start(self, events: Events) -> None:
+        """Connect, and deliver to ``events`` from now on."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Let go of everything. No event comes after it."""
+
+    @abstractmethod
+    async def publish(
+        self, channel: str, publication: Publication, history: HistorySettings | None
+    ) -> StreamPosition:
+        """Deliver to all nodes and, with ``history``, keep it: this sets ``publication.offset``.
+
+        Returns the place of the publication, or an empty position without history.
+        """
+
+    @abstractmethod
+    async def publish_join(self, channel: str, info: ClientInfo) -> None:
+        """Tell all nodes that a client came into the channel."""
+
+    @abstractmethod
+    async def publish_leave(self, channel: str, info: ClientInfo) -> None:
+        """Tell all nodes that a client left the channel."""
+
+    @abstractmethod
+    async def subscribe(self, channel: str) -> None:
+        """Return once events of the channel reach this node. Doing it twice is no error."""
+
+    @abstractmethod
+    async def unsubscribe(self, channel: str) -> None:
+        """Stop delivering events of the channel. Doing it twice is no error."""
+
+    @abstractmethod
+    async def presence_add(self, channel: str, info: ClientInfo) -> None:
+        """Put a client into the channel's presence, or keep it there."""
+
+    @abstractmethod
+    async def presence_remove(self, channel: str, info: ClientInfo) -> None:
+        """Take a client out of the channel's presence, if it is there."""
+
+    @abstractmethod
+    async def presence(self, channel: str) -> dict[str, ClientInfo]:
+        """The clients in the channel, on all nodes, by client id."""
+
+    @abstractmethod
+    async def presence_stats(self, channel: str) -> PresenceStats:
+        """How many clients and users are in the channel, on all nodes."""
+
+    @abstractmethod
+    async def history(
+        self, channel: str, query: HistoryQuery, settings: HistorySettings
+    ) -> tuple[list[Publication], StreamPosition]:
+        """Publications kept of the channel, and its newest position."""
+
+    @abstractmethod
+    async def history_remove(self, channel: str) -> None:
+        """Forget the publications kept of the channel; offsets go on from where they are."""

@@ -1,0 +1,176 @@
+"""The engine inside the process: needs nothing, and its channels end at the process's edge."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from heapq import heappop, heappush
+from itertools import islice
+
+from gateway.engines.base import Engine, Events, HistoryQuery, HistorySettings
+from gateway.model import ClientInfo, PresenceStats, Publication, StreamPosition
+
+# A stream that lost its last publication is kept this long, so that a client that was away can
+# learn that it missed something (Centrifugo's history_meta_ttl).  Seconds.
+META_TTL = 720 * 3600.0
+
+
+class _Stream:
+    """History of one channel."""
+
+    __slots__ = ("entries", "epoch", "expires_at", "offset")
+
+    def __init__(self) -> None:
+        self.epoch = secrets.token_hex(4)
+        self.offset = 0
+        self.entries: deque[tuple[float, Publication]] = deque()  # (expires at, publication)
+        self.expires_at = 0.0  # of the stream itself
+
+    @property
+    def position(self) -> StreamPosition:
+        return StreamPosition(self.offset, self.epoch)
+
+    def add(self, publication: Publication, settings: HistorySettings, now: float) -> None:
+        self.offset += 1
+        publication.offset = self.offset
+        publication.data = publication.data.copy()  # it may be a view of a whole client frame
+        entries = self.entries
+        entries.append((now + settings.ttl, publication))
+        while len(entries) > settings.size:
+            entries.popleft()
+        self.expires_at = now + max(settings.ttl, META_TTL)
+
+    def expire(self, now: float) -> None:
+        entries = self.entries
+        while entries and entries[0][0] <= now:
+            entries.popleft()
+
+    def read(self, query: HistoryQuery) -> list[Publication]:
+        if query.limit == 0:
+            return []
+        kept: Iterable[tuple[float, Publication]] = self.entries
+        if query.reverse:
+            kept = reversed(self.entries)
+        found = (publication for _, publication in kept)
+        if query.since is not None:
+            start = query.since.offset
+            if query.reverse:
+                found = (publication for publication in found if publication.offset < start)
+            else:
+                found = (publication for publication in found if publication.offset > start)
+        return list(found if query.limit < 0 else islice(found, query.limit))
+
+
+class MemoryEngine(Engine):
+    """Answers everything at once, so no operation ever waits.
+
+    ``clock`` gives seconds that never go back; tests pass their own.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._events: Events | None = None
+        self._presence: dict[str, dict[str, ClientInfo]] = {}
+        self._streams: dict[str, _Stream] = {}
+        self._expiries: list[tuple[float, str]] = []  # heap of (look again at, channel)
+
+    async def start(self, events: Events) -> None:
+        self._events = events
+
+    async def close(self) -> None:
+        self._events = None
+        self._presence.clear()
+        self._streams.clear()
+        self._expiries.clear()
+
+    # -- broker: the only node is this one, and its hub knows who subscribed
+
+    async def publish(
+        self, channel: str, publication: Publication, history: HistorySettings | None
+    ) -> StreamPosition:
+        position = StreamPosition()
+        if history is not None:
+            position = self._keep(channel, publication, history)
+        if self._events is not None:
+            self._events.on_publication(channel, publication)
+        return position
+
+    async def publish_join(self, channel: str, info: ClientInfo) -> None:
+        if self._events is not None:
+            self._events.on_join(channel, info)
+
+    async def publish_leave(self, channel: str, info: ClientInfo) -> None:
+        if self._events is not None:
+            self._events.on_leave(channel, info)
+
+    async def subscribe(self, channel: str) -> None:
+        pass
+
+    async def unsubscribe(self, channel: str) -> None:
+        pass
+
+    # -- presence
+
+    async def presence_add(self, channel: str, info: ClientInfo) -> None:
+        self._presence.setdefault(channel, {})[info.client] = info
+
+    async def presence_remove(self, channel: str, info: ClientInfo) -> None:
+        present = self._presence.get(channel)
+        if present is not None:
+            present.pop(info.client, None)
+            if not present:
+                del self._presence[channel]
+
+    async def presence(self, channel: str) -> dict[str, ClientInfo]:
+        return dict(self._presence.get(channel, ()))
+
+    async def presence_stats(self, channel: str) -> PresenceStats:
+        present = self._presence.get(channel, {})
+        return PresenceStats(len(present), len({info.user for info in present.values()}))
+
+    # -- history
+
+    def _keep(
+        self, channel: str, publication: Publication, settings: HistorySettings
+    ) -> StreamPosition:
+        now = self._clock()
+        self.expire(now)
+        stream = self._streams.get(channel)
+        if stream is None:
+            stream = self._streams[channel] = _Stream()
+            heappush(self._expiries, (now + settings.ttl, channel))
+        stream.add(publication, settings, now)
+        return stream.position
+
+    async def history(
+        self, channel: str, query: HistoryQuery, settings: HistorySettings
+    ) -> tuple[list[Publication], StreamPosition]:
+        now = self._clock()
+        stream = self._streams.get(channel)
+        if stream is None:  # give it an epoch now: who reads it twice sees the same one
+            stream = self._streams[channel] = _Stream()
+            stream.expires_at = now + META_TTL
+            heappush(self._expiries, (stream.expires_at, channel))
+        stream.expire(now)
+        return stream.read(query), stream.position
+
+    async def history_remove(self, channel: str) -> None:
+        stream = self._streams.get(channel)
+        if stream is not None:
+            stream.entries.clear()
+
+    def expire(self, now: float) -> None:
+        """Forget what is too old. A channel is in the heap once; the work is by channels due."""
+        expiries = self._expiries
+        while expiries and expiries[0][0] <= now:
+            _, channel = heappop(expiries)
+            stream = self._streams[channel]
+            stream.expire(now)
+            if stream.entries:
+                heappush(expiries, (stream.entries[-1][0], channel))
+            elif now < stream.expires_at:
+                heappush(expiries, (stream.expires_at, channel))
+            else:
+                del self._streams[channel]

@@ -1,0 +1,88 @@
+"""Plain HTTP on the gateway's port: what is not a WebSocket upgrade is answered by a Starlette app.
+
+`fastws` reads the head of a request; when it is no upgrade, it hands the connection with all bytes
+read to uvicorn's protocol. The app has no lifespan of its own: the gateway starts and stops.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from email.utils import formatdate
+from pathlib import Path
+
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+from uvicorn.config import Config as UvicornConfig
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
+
+from gateway.metrics import NodeCollector
+from gateway.node import Node
+
+STATIC = Path(__file__).with_name("static")
+
+WEBSOCKET_PATH = "/connection/websocket"
+
+
+def make_app(node: Node) -> Starlette:
+    """The pages and probes of a node."""
+    registry = CollectorRegistry()
+    registry.register(NodeCollector(node))
+
+    async def health(request: Request) -> Response:
+        return JSONResponse({})
+
+    async def metrics(request: Request) -> Response:
+        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+
+    async def demo(request: Request) -> Response:
+        return FileResponse(STATIC / "index.html")
+
+    async def upgrade_required(request: Request) -> Response:
+        text = "This is a WebSocket endpoint: the request must be an upgrade.\n"
+        headers = {"Upgrade": "websocket", "Connection": "Upgrade"}  # RFC 9110 15.5.22
+        return PlainTextResponse(text, 426, headers)
+
+    return Starlette(
+        routes=[
+            Route("/", demo),
+            Route("/health", health),
+            Route("/metrics", metrics),
+            Route(WEBSOCKET_PATH, upgrade_required),
+            Mount("/static", StaticFiles(directory=STATIC, check_dir=False)),
+        ]
+    )
+
+
+class HttpSide:
+    """What uvicorn's `Server` would keep: the shared state of its HTTP connections."""
+
+    def __init__(self, app: Starlette) -> None:
+        self._config = UvicornConfig(
+            app, log_config=None, access_log=False, lifespan="off", ws="none", proxy_headers=False
+        )
+        self._config.load()
+        self._state = ServerState()
+        self.tick()
+
+    @property
+    def protocol_factory(self) -> Callable[[], asyncio.Protocol]:
+        """Makes the protocol for a connection that is handed over."""
+        return lambda: HttpToolsProtocol(self._config, self._state, {})
+
+    def tick(self) -> None:
+        """Once a second: the Date header of responses (RFC 9110 6.6.1)."""
+        date = formatdate(usegmt=True).encode()
+        self._state.default_headers = [(b"date", date), *self._config.encoded_headers]
+
+    async def close(self) -> None:
+        """Let running responses finish, and close idle connections."""
+        for connection in list(self._state.connections):
+            connection.shutdown()
+        while self._state.connections or self._state.tasks:  # noqa: ASYNC110, uvicorn has no event
+            await asyncio.sleep(0.02)

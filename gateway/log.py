@@ -1,0 +1,31 @@
+"""Structured logs on stderr."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import structlog
+
+from gateway.config import Log
+
+
+def configure(settings: Log) -> None:
+    """Set up structlog for the process, and let other libraries' warnings through as they are."""
+    console = settings.format == "console" or (settings.format == "auto" and sys.stderr.isatty())
+    processors: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    if console:
+        processors.append(structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()))
+    else:
+        processors += [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+    structlog.configure(
+        processors=processors,
+        wrapper_class=structlog.make_filtering_bound_logger(settings.level),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING)

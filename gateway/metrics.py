@@ -1,0 +1,60 @@
+"""Counters of the process, as plain integers that become Prometheus metrics when someone asks."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+if TYPE_CHECKING:
+    from gateway.node import Node
+
+
+class Counters:
+    """What happened so far. Counting is an integer addition: no lock, no look-up of labels."""
+
+    __slots__ = ("connections", "disconnects", "frames_in", "publications", "replies", "sessions")
+
+    def __init__(self) -> None:
+        self.connections = 0  # open now, connected or not
+        self.sessions = 0  # of them, those that have connected
+        self.frames_in = 0
+        self.replies = 0  # frames sent to one client
+        self.publications = 0
+        self.disconnects: Counter[str] = Counter()
+
+
+class NodeCollector(Collector):
+    """Reads the counters of a node when scraped."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+
+    def collect(self) -> Iterator[Metric]:
+        counters, hub = self._node.counters, self._node.hub
+        gauges = (
+            ("connections", "Open client connections.", counters.connections),
+            ("clients", "Clients that have connected.", counters.sessions),
+            ("channels", "Channels with at least one subscriber here.", len(hub.channels)),
+            ("subscriptions", "Subscriptions of all clients.", hub.subscriptions),
+        )
+        for name, text, value in gauges:
+            yield GaugeMetricFamily(f"fastws_{name}", text, value)
+        counts = (
+            ("frames_received", "Frames received from clients.", counters.frames_in),
+            ("replies_sent", "Frames sent in answer to one client.", counters.replies),
+            ("deliveries", "Channel events handed to subscribers.", hub.deliveries),
+            ("publications", "Publications accepted from clients.", counters.publications),
+        )
+        for name, text, value in counts:
+            yield CounterMetricFamily(f"fastws_{name}", text, value)
+        ended = CounterMetricFamily(
+            "fastws_disconnects", "Ended client connections by close code.", labels=["code"]
+        )
+        for code, count in counters.disconnects.items():
+            ended.add_metric([code], count)
+        yield ended

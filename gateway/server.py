@@ -1,0 +1,131 @@
+"""The gateway as a whole: its parts put together, started and stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from typing import Any
+
+import numpy as np
+import structlog
+
+import fastws
+from gateway import codes
+from gateway.config import Config
+from gateway.engines import MemoryEngine
+from gateway.heartbeat import Heartbeat
+from gateway.http import WEBSOCKET_PATH, HttpSide, make_app
+from gateway.node import Node
+from gateway.protocols.centrifuge import CentrifugeJson
+from gateway.session import Session
+from gateway.transports.websocket import WebSocketEndpoint
+
+log = structlog.get_logger("gateway")
+
+# How often the heartbeat looks. It is the error of its times, and it spreads pings out: many small
+# fan-outs stop the loop for a shorter time than one big one.
+SWEEP_PERIOD = 0.25
+
+
+class Gateway:
+    """One gateway process on the running loop. ``async with`` starts and stops it."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.node = Node(config, MemoryEngine())
+        self._http = HttpSide(make_app(self.node))
+        self._server: fastws.Server | None = None
+        self._endpoint = WebSocketEndpoint(self.node, CentrifugeJson(self.node))
+        self._clockwork: asyncio.Task[None] | None = None
+
+    @property
+    def server(self) -> fastws.Server:
+        assert self._server is not None, "start() first"
+        return self._server
+
+    @property
+    def port(self) -> int:
+        """The port that it listens on."""
+        return int(self.server.sockets[0].getsockname()[1])
+
+    async def __aenter__(self) -> Gateway:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.stop()
+
+    async def start(self) -> None:
+        """Start the engine, then listen. Raises `OSError` when the port is not to be had."""
+        config, node = self.config, self.node
+        await node.start()
+        self._server = await fastws.serve(
+            self._endpoint.new_session,
+            config.http_server.address,
+            config.http_server.port,
+            process_request=self._route,
+            http=self._http.protocol_factory,
+            ping_interval=None,  # the heartbeat pings, in the client's protocol
+            max_size=config.websocket.message_size_limit,
+            max_backlog=config.client.queue_max_size,
+        )
+        node.heartbeat = Heartbeat(
+            np.frombuffer(self._server.reactor.last_seen, np.float64),
+            interval=config.client.ping_interval,
+            timeout=config.client.pong_timeout,
+            stale_delay=config.client.stale_close_delay,
+            on_ping=self._ping,
+            on_dead=node.disconnect,
+        )
+        self._clockwork = asyncio.get_running_loop().create_task(self._tick())
+        log.info("listening", address=config.http_server.address, port=self.port)
+
+    def _route(self, ws: fastws.Connection, request: fastws.Request) -> Any:
+        if request.path.partition("?")[0] != WEBSOCKET_PATH:
+            return ws.respond(404, "There is no WebSocket here.\n")
+        return None
+
+    def _ping(self, sessions: list[Session]) -> None:
+        self._endpoint.ping([session.transport for session in sessions])
+
+    async def _tick(self) -> None:
+        """The only timer: the heartbeat for all connections, and what is done once a second."""
+        assert self.node.heartbeat is not None
+        next_second = 0.0
+        while True:
+            now = time.monotonic()
+            try:
+                self.node.heartbeat.sweep(now)
+                if now >= next_second:
+                    next_second = now + 1.0
+                    self._http.tick()
+            except Exception:  # the heartbeat must go on
+                log.exception("heartbeat failed")
+            await asyncio.sleep(SWEEP_PERIOD)
+
+    async def stop(self) -> None:
+        """Stop accepting, close clients with 3001, let responses finish; after the time-out cut."""
+        if self._server is None:
+            return
+        server, self._server = self._server, None
+        goodbye = codes.SHUTDOWN
+        log.info("stopping", connections=self.node.counters.connections)
+        server.close(close_connections=False)
+        assert self.node.heartbeat is not None
+        sessions = [session for session in self.node.heartbeat.sessions if session is not None]
+        await self.node.disconnect_all(sessions, goodbye)
+        server.close(code=goodbye.code, reason=goodbye.reason)
+        try:
+            async with asyncio.timeout(self.config.shutdown.timeout):
+                await asyncio.gather(server.wait_closed(), self._http.close())
+        except TimeoutError:
+            log.warning("cutting connections", connections=len(server.connections))
+            for ws in list(server.connections):
+                ws.abort()
+        if self._clockwork is not None:
+            self._clockwork.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._clockwork
+        await self.node.close()
+        log.info("stopped")

@@ -1,0 +1,1 @@
+"""Transports: how frames travel between a session and its client."""

@@ -1,0 +1,58 @@
+"""WebSocket: connections of `fastws` as transports of sessions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import fastws
+from gateway import codes
+from gateway.node import Node
+from gateway.protocols.base import ClientProtocol
+from gateway.session import Session
+from gateway.transports.base import Transport
+
+
+class WebSocketEndpoint:
+    """A WebSocket path and the protocol spoken there. Makes the sessions of its connections."""
+
+    def __init__(self, node: Node, protocol: ClientProtocol) -> None:
+        self.node = node
+        self.protocol = protocol
+        self._ping = fastws.PreparedMessage(protocol.ping, True)
+
+    def new_session(self) -> WebSocketSession:
+        """The listener of a new connection."""
+        return WebSocketSession(self)
+
+    def fan_out(self, transports: Iterable[Transport], payload: bytes) -> None:
+        fastws.broadcast(transports, fastws.PreparedMessage(payload, True))
+
+    def ping(self, transports: Iterable[Transport]) -> None:
+        """Ask clients for a sign of life."""
+        fastws.broadcast(transports, self._ping)
+
+
+class WebSocketSession(Session):
+    """A session that is itself the listener of its connection (`fastws.Listener`).
+
+    One object less for each client, and none to look up for each message.
+    """
+
+    __slots__ = ()
+
+    endpoint: WebSocketEndpoint
+
+    def on_open(self, ws: fastws.Connection) -> None:
+        self.endpoint.node.open(self, ws, ws.slot)
+
+    def on_message(self, ws: fastws.Connection, message: str | bytes) -> None:
+        endpoint = self.endpoint
+        endpoint.node.counters.frames_in += 1
+        endpoint.protocol.receive(self, message)
+
+    def on_overflow(self, ws: fastws.Connection) -> None:
+        """The client reads too slowly: more than ``client.queue_max_size`` bytes wait for it."""
+        self.endpoint.node.disconnect(self, codes.SLOW)
+
+    def on_close(self, ws: fastws.Connection, code: int, reason: str) -> None:
+        self.endpoint.node.leave(self, code)

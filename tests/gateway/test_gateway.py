@@ -1,0 +1,213 @@
+"""The whole gateway on real sockets, spoken to by clients of others."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import re
+from typing import Any
+
+import aiohttp
+import pytest
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+
+from gateway.config import load
+from gateway.server import Gateway
+
+
+def make(**flags: Any) -> Gateway:
+    """A gateway on a free port; ``client__ping_interval=1`` sets ``client.ping_interval``."""
+    keys = {key.replace("__", "."): value for key, value in flags.items()}
+    return Gateway(load(flags={"http_server.port": 0, **keys}))
+
+
+class Client:
+    """A Centrifuge client of few words, on a connection of `websockets`."""
+
+    def __init__(self, ws: ClientConnection) -> None:
+        self.ws = ws
+
+    async def __aenter__(self) -> Client:
+        await self.ws.__aenter__()
+        return self
+
+    async def __aexit__(self, *exc: Any) -> None:
+        await self.ws.__aexit__(*exc)
+
+    async def ask(self, command: dict[str, Any]) -> Any:
+        await self.ws.send(json.dumps({"id": 7, **command}))
+        return await self.read()
+
+    async def read(self) -> Any:
+        message = await self.ws.recv()
+        assert isinstance(message, str), "JSON goes in text frames"
+        return json.loads(message)
+
+    async def closed(self) -> tuple[int | None, str | None]:
+        """Wait for the end, whatever comes before it."""
+        with contextlib.suppress(ConnectionClosed):
+            async for _ in self.ws:
+                pass
+        return self.ws.close_code, self.ws.close_reason
+
+
+def url(gateway: Gateway, path: str = "/connection/websocket", scheme: str = "ws") -> str:
+    return f"{scheme}://127.0.0.1:{gateway.port}{path}"
+
+
+async def client(gateway: Gateway, *channels: str, **options: Any) -> Client:
+    """A client that has connected and subscribed."""
+    made = Client(await connect(url(gateway), compression=None, **options))
+    assert "connect" in await made.ask({"connect": {}})
+    for channel in channels:
+        assert "subscribe" in await made.ask({"subscribe": {"channel": channel}})
+    return made
+
+
+async def eventually(condition: Any) -> None:
+    while not condition():
+        await asyncio.sleep(0.01)
+
+
+@pytest.mark.usefixtures("loop_kind")
+async def test_what_one_client_publishes_another_reads(loop_kind: str) -> None:
+    async with make() as gateway:
+        async with await client(gateway, "news") as reader, await client(gateway) as writer:
+            published = {"publish": {"channel": "news", "data": {"text": "grüß ☃ 😀"}}}
+            assert "publish" in await writer.ask(published)
+            push = (await reader.read())["push"]
+            assert push["channel"] == "news"
+            assert push["pub"]["data"] == {"text": "grüß ☃ 😀"}
+        await eventually(lambda: gateway.node.counters.connections == 0)
+        assert gateway.node.hub.channels == {}
+        assert gateway.node.hub.subscriptions == 0
+
+
+async def test_clients_are_pinged_and_stay_when_they_answer() -> None:
+    async with (
+        make(client__ping_interval=0.6, client__pong_timeout=0.3) as gateway,
+        await client(gateway) as alive,
+        await client(gateway) as silent,
+    ):
+        assert await alive.read() == {}
+        await alive.ws.send("{}")
+        assert await alive.read() == {}
+        await alive.ws.send("{}")
+        assert await silent.closed() == (3012, "no pong")
+        assert "ping" in (await alive.ask({"ping": {}}) or await alive.read())
+
+
+async def test_a_client_that_says_nothing_is_closed() -> None:
+    async with make(client__stale_close_delay=0.2) as gateway, connect(url(gateway)) as ws:
+        assert await Client(ws).closed() == (3502, "stale")
+
+
+async def test_garbage_is_answered_with_3501_and_a_large_message_with_1009() -> None:
+    async with make() as gateway:
+        async with await client(gateway) as garbled:
+            await garbled.ws.send("garbage")
+            assert await garbled.closed() == (3501, "bad request")
+        async with await client(gateway) as big:
+            await big.ws.send(json.dumps({"id": 1, "rpc": {"data": "x" * 65536}}))
+            code, _ = await big.closed()
+            assert code == 1009
+
+
+async def test_a_slow_reader_is_dropped_and_delays_nobody() -> None:
+    async with (
+        make(client__queue_max_size=200_000) as gateway,
+        await client(gateway, "news") as reader,
+        await client(gateway) as writer,
+    ):
+        slow = await client(gateway, "news")
+        slow.ws.transport.pause_reading()
+        data = "x" * 50_000
+        for _ in range(200):
+            assert "publish" in await writer.ask({"publish": {"channel": "news", "data": data}})
+            assert (await reader.read())["push"]["pub"]["data"] == data
+            if gateway.node.counters.disconnects:
+                break
+        assert gateway.node.counters.disconnects == {"3008": 1}
+        [channel] = gateway.node.hub.channels.values()
+        assert channel.users == 1
+        slow.ws.transport.resume_reading()
+        assert await slow.closed() == (3008, "slow")
+
+
+async def test_stopping_closes_everyone_with_3001_and_refuses_new_clients() -> None:
+    async with make() as gateway:
+        address = url(gateway)
+        clients = [await client(gateway, "news") for _ in range(20)]
+        stopping = asyncio.create_task(gateway.stop())
+        for each in clients:
+            assert await each.closed() == (3001, "shutdown")
+        await stopping
+        with pytest.raises(OSError):
+            await connect(address)
+        assert gateway.node.counters.disconnects == {"3001": 20}
+
+
+async def test_stopping_is_bounded_whatever_clients_do() -> None:
+    async with make(shutdown__timeout=0.3) as gateway:
+        deaf = await client(gateway)
+        deaf.ws.transport.pause_reading()  # never answers the close
+        async with asyncio.timeout(3):
+            await gateway.stop()
+        deaf.ws.transport.abort()
+
+
+async def test_other_paths_have_no_websocket() -> None:
+    async with make() as gateway:
+        for path in "/", "/connection/sse", "/connection/websocket/":
+            with pytest.raises(InvalidStatus) as error:
+                await connect(url(gateway, path))
+            assert error.value.response.status_code == 404
+        async with connect(url(gateway, "/connection/websocket?cf_protocol=json")):
+            pass
+
+
+async def test_plain_http_is_served_on_the_same_port() -> None:
+    async with make() as gateway, aiohttp.ClientSession() as http:
+
+        async def get(path: str) -> tuple[int, str]:
+            async with http.get(url(gateway, path, "http")) as response:
+                assert "Date" in response.headers
+                return response.status, await response.text()
+
+        assert await get("/health") == (200, "{}")
+        assert (await get("/nothing/here"))[0] == 404
+        assert (await get("/static/../config.py"))[0] == 404
+        assert (await get("/connection/websocket"))[0] == 426
+
+
+async def test_metrics_tell_what_happens() -> None:
+    async with make() as gateway, aiohttp.ClientSession() as http:
+        async with await client(gateway, "a", "b") as one, await client(gateway, "a") as two:
+            await two.ask({"publish": {"channel": "a", "data": 1}})
+            assert "push" in await one.read()
+            await two.ws.send("garbage")
+            await two.closed()
+            async with http.get(url(gateway, "/metrics", "http")) as response:
+                text = await response.text()
+        samples = dict(re.findall(r"^fastws_(\S+) (\S+)$", text, re.MULTILINE))
+        assert samples["clients"] == "1.0"
+        assert samples["channels"] == "2.0"
+        assert samples["subscriptions"] == "2.0"
+        assert samples["publications_total"] == "1.0"
+        assert samples["deliveries_total"] == "2.0"
+        assert samples["frames_received_total"] == "7.0"
+        assert samples['disconnects_total{code="3501"}'] == "1.0"
+
+
+async def test_publications_of_one_tick_arrive_in_order() -> None:
+    async with (
+        make() as gateway,
+        await client(gateway, "a") as reader,
+        await client(gateway) as writer,
+    ):
+        commands = [{"id": n, "publish": {"channel": "a", "data": n}} for n in range(1, 501)]
+        await writer.ws.send("\n".join(map(json.dumps, commands)))
+        got = [(await reader.read())["push"]["pub"]["data"] for _ in commands]
+        assert got == list(range(1, 501))

@@ -1,0 +1,94 @@
+#!/usr/bin/env bash
+# Sets up what a make target needs and a fresh machine lacks. `make` calls it; it can be run by hand as well.
+#
+#   tools/setup.sh venv DIR             a virtual environment in DIR
+#   tools/setup.sh compiler             a C compiler, if one can be installed; without it fastws runs on pure Python
+#   tools/setup.sh install DIR EXTRAS   this checkout, editable, with the named extras, into the environment DIR
+#   tools/setup.sh browser              Node.js with the clients of tests/e2e, and Chromium
+#
+# As root on Debian or Ubuntu it installs system packages with apt-get; otherwise it says which ones are missing.
+# Downloads are tried three times: networks fail.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+say() { printf 'setup: %s\n' "$*" >&2; }
+
+have() { command -v "$1" >/dev/null 2>&1; }
+
+retry() {
+    local attempt
+    for attempt in 1 2 3; do
+        if "$@"; then return 0; fi
+        say "attempt $attempt of 3 failed: $*"
+        sleep $((attempt * 3))
+    done
+    return 1
+}
+
+# Installs Debian packages, or returns 1 having said what to do.
+packages() {
+    if ! have apt-get; then
+        say "please install: $* (the names are Debian's)"
+        return 1
+    fi
+    if [ "$(id -u)" -ne 0 ]; then
+        say "please run: sudo apt-get install $*"
+        return 1
+    fi
+    retry apt-get -qq -o Acquire::Retries=3 update || say "apt-get update failed; trying with the lists at hand"
+    DEBIAN_FRONTEND=noninteractive retry apt-get -qq -y -o Acquire::Retries=3 \
+        install --no-install-recommends "$@" >/dev/null
+}
+
+venv() {
+    local directory=$1 python=${PYTHON:-python3}
+    if ! have "$python"; then
+        packages python3 python3-venv || { say "Python 3.11 or newer is needed"; exit 1; }
+    fi
+    "$python" - <<'CHECK' || exit 1
+import sys
+if sys.version_info < (3, 11):
+    sys.exit(f"setup: Python 3.11 or newer is needed, {sys.executable} is "
+             f"{sys.version.split()[0]}; choose another with make PYTHON=...")
+CHECK
+    # Debian ships venv without ensurepip unless python3-venv is installed.
+    if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
+        packages python3-venv || exit 1
+    fi
+    "$python" -m venv "$directory"
+}
+
+compiler() {
+    local cc
+    cc=$("${PYTHON:-python3}" -c 'import os, sysconfig
+print((os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc").split()[0])')
+    local headers
+    headers=$("${PYTHON:-python3}" -c 'import sysconfig; print(sysconfig.get_path("include"))')
+    if have "$cc" && [ -e "$headers/Python.h" ]; then return 0; fi
+    if packages gcc libc6-dev python3-dev; then return 0; fi
+    say "no C compiler: fastws will run on its pure-Python codec"
+}
+
+install() {
+    local python=$1/bin/python extras=$2
+    retry "$python" -m pip install --quiet 'setuptools>=77' 'Cython>=3.1'
+    # A broken source file must stop a developer, not hand out the extensions of the last build that worked.
+    if [ -z "${FASTWS_BUILD:-}" ] && PYTHONPATH=tools "$python" -c '
+import sys, build_backend
+sys.exit(not build_backend.compiler_works())'; then
+        export FASTWS_BUILD=require
+    fi
+    retry "$python" -m pip install --quiet --no-build-isolation --editable ".[$extras]"
+}
+
+browser() {
+    if ! have npm; then packages nodejs npm || say "without Node.js the tests of other people's clients are skipped"; fi
+    if have npm; then
+        (cd tests/e2e && retry npm ci --no-audit --no-fund --loglevel=error)
+    fi
+    if ! have chromium && ! have google-chrome && ! have chrome; then
+        packages chromium || say "without Chromium the browser tests are skipped"
+    fi
+}
+
+"$@"
