@@ -24,7 +24,7 @@ cdef enum:
 
 cdef Py_ssize_t write_header(uint8_t *out, int first_byte, Py_ssize_t length, bint masked) noexcept nogil
 cdef void mask_copy(uint8_t *dst, const uint8_t *src, Py_ssize_t length, const uint8_t *key) noexcept nogil
-cpdef bytes encode_close(int code, str reason=*)
+cpdef bytes encode_close(code, str reason=*)
 cpdef tuple parse_close(bytes payload)
 
 

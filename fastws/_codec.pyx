@@ -282,17 +282,17 @@ cdef bint sendable_code(int code) noexcept nogil:
     return 1000 <= code <= 1014 and not 1004 <= code <= 1006
 
 
-cpdef bytes encode_close(int code, str reason=""):
+cpdef bytes encode_close(code, str reason=""):
     """The payload of a close frame (RFC 6455 5.5.1).
 
     ``ProtocolError`` (1002) for a code that must not go out, or a reason over 123 bytes of UTF-8.
     """
     cdef bytes text = reason.encode()
-    if not sendable_code(code):
+    if not 0 <= code <= 0xFFFF or not sendable_code(code):
         raise ProtocolError(1002, _messages.invalid_close_code(code))
     if len(text) > 123:
         raise ProtocolError(1002, _messages.oversized_close_reason(len(text)))
-    return code.to_bytes(2, "big") + text
+    return int(code).to_bytes(2, "big") + text
 
 
 cpdef tuple parse_close(bytes payload):

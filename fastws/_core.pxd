@@ -20,6 +20,7 @@ cdef enum:
 
 
 cdef class Settings:
+    cdef readonly Py_ssize_t connections  # not closed
     cdef readonly bint client
     cdef readonly object max_size
     cdef readonly object max_fragments
@@ -79,6 +80,7 @@ cdef class Reactor:
     cdef int draw_key(self, uint8_t *key) except -1
     cdef int keep_alive(self, Core core) except -1
     cdef int sweep_every(self, double delay) except -1
+    cdef int sweep_later(self) except -1
     cdef list ping_due(self)
 
 
@@ -86,7 +88,7 @@ cdef class Carrier:
     cdef int flush(self, Core core) except -1
     cdef int hold_reading(self, Core core, bint hold) except -1
     cdef int half_close(self, Core core) except -1
-    cdef int drop(self, Core core) except -1
+    cdef int drop(self, Core core, bint orderly) except -1
 
 
 cdef class TransportCarrier(Carrier):
@@ -161,4 +163,5 @@ cdef class Core(Decoder):
     cdef object wait_drained(self)
     cdef int ping_or_give_up(self) except -1
     cdef int end_reached(self) except -1
-    cdef int lost(self, object error) except -1
+    cdef int lost(self, object error, bint orderly=*) except -1
+    cdef int leave(self) except -1

@@ -454,13 +454,14 @@ cdef class Reactor:
         return self.used_slots - self.free_count
 
     def connections(self, Settings settings=None) -> list:
-        """Those of one server, or all."""
+        """Those of one server, or all, that are not closed."""
         cdef uint32_t slot
+        cdef Core core
         cdef list found = []
         for slot in range(self.used_slots):
             if self.cores[slot] != NULL:
                 core = <Core> self.cores[slot]
-                if settings is None or (<Core> core).settings is settings:
+                if core._state != CLOSED and (settings is None or core.settings is settings):
                     found.append(core)
         return found
 
@@ -643,9 +644,11 @@ cdef class Reactor:
                 self.sweep_handle.cancel()
                 self.sweep_handle = None
         if self.sweep_handle is None:
-            self.sweep_handle = self.loop.call_later(
-                self.granularity, self._sweep, context=self.context
-            )
+            self.sweep_later()
+        return 0
+
+    cdef int sweep_later(self) except -1:
+        self.sweep_handle = self.loop.call_later(self.granularity, self._sweep, context=self.context)
         return 0
 
     def _sweep(self):
@@ -666,10 +669,10 @@ cdef class Reactor:
             self.end_tick()
         finally:
             self.ticking = False
-            if self.deadlines or self.keepalives:
-                self.sweep_every(self.granularity)
-            else:
+            if not self.deadlines and not self.keepalives:
                 self.granularity = 1.0
+            elif self.sweep_handle is None:
+                self.sweep_later()
 
     cdef list ping_due(self):
         """Connections whose ping, or whose pong, is due."""
@@ -710,8 +713,8 @@ cdef class Carrier:
         """Send FIN, go on reading."""
         raise NotImplementedError
 
-    cdef int drop(self, Core core) except -1:
-        """Close the socket now. ``core`` hears no more of it."""
+    cdef int drop(self, Core core, bint orderly) except -1:
+        """Close the socket now; ``core`` hears no more of it. ``orderly``: after what it was given has left."""
         raise NotImplementedError
 
 
@@ -766,11 +769,14 @@ cdef class TransportCarrier(Carrier):
             self.transport.write_eof()
         return 0
 
-    cdef int drop(self, Core core) except -1:
-        if core.box != NULL and core.box.total:
+    cdef int drop(self, Core core, bint orderly) except -1:
+        if not orderly:
             self.transport.abort()
-        else:
-            self.transport.close()
+            return 0
+        self.transport.close()
+        if self.transport.get_write_buffer_size() and core.settings.close_timeout is not None:
+            # A peer that never reads must not keep the socket for ever.
+            core.reactor.loop.call_later(core.settings.close_timeout, self.transport.abort)
         return 0
 
 
@@ -796,6 +802,7 @@ cdef class Core(Decoder):
         self.slot = NO_SLOT
         self.reading = True
         self.slot = reactor.acquire(self)
+        settings.connections += 1
 
     def __dealloc__(self):
         if self.fd >= 0:
@@ -809,6 +816,8 @@ cdef class Core(Decoder):
     cdef int received(self, const uint8_t *data, Py_ssize_t length) except -1:
         """Take bytes that the carrier has read. At the top of a tick, never from user code."""
         cdef Py_ssize_t used
+        if self._state == CLOSED:
+            return 0
         self.reactor.seen[self.slot] = self.reactor.now
         if self.muted:
             return 0
@@ -820,6 +829,8 @@ cdef class Core(Decoder):
 
     cdef int received_direct(self, Py_ssize_t length) except -1:
         """``length`` bytes have been read to ``direct_space``'s place."""
+        if self._state == CLOSED:
+            return 0
         self.reactor.seen[self.slot] = self.reactor.now
         self.direct_filled(length)
         return self.after_read(NULL, 0)
@@ -857,6 +868,8 @@ cdef class Core(Decoder):
 
     cdef bint may_go_on(self) noexcept:
         """Whether readers, and the peer's reading, keep up with what comes in."""
+        if self._state != OPEN:
+            return True               # messages are dropped, and the close frame is waited for
         if self.above:
             return False
         return self.ring_count == 0 or <Py_ssize_t> self.ring_count < self.settings.max_queue
@@ -876,6 +889,8 @@ cdef class Core(Decoder):
         return 0
 
     cdef int on_event(self, int opcode, object payload) except -1:
+        if self._state == CLOSED:
+            return 0
         if opcode <= OP_BINARY:
             return self.deliver(payload)
         if opcode == OP_PING:
@@ -1044,7 +1059,7 @@ cdef class Core(Decoder):
         """Above the high-water mark: try to get below it at once, else wait for the peer to read."""
         self.check_backlog()
         if not self.above:
-            return COMPLETED
+            return COMPLETED          # or lost, which the next call will say
         if self.drained is None:
             self.drained = self.reactor.loop.create_future()
         return Later(self.drained)
@@ -1145,7 +1160,7 @@ cdef class Core(Decoder):
     cdef int end_writing(self) except -1:
         """The last byte has left: do with the TCP connection what was decided."""
         if self.ending == DROP or self.end_of_file:
-            return self.lost(None)
+            return self.lost(None, True)
         if not self.half_closed:
             self.half_closed = True
             self.carrier.half_close(self)
@@ -1168,27 +1183,38 @@ cdef class Core(Decoder):
             return 0
         return self.lost(None)
 
-    cdef int lost(self, object error) except -1:
-        """The TCP connection is gone, or is dropped now."""
+    cdef int lost(self, object error, bint orderly=False) except -1:
+        """The TCP connection is gone, or is dropped now; ``orderly``: everything queued has left us."""
         if self._state == CLOSED:
             return 0
-        self.carrier.drop(self)
-        self._state = CLOSED
-        self.muted = True
-        self.spill = None
-        self._drop()
+        self.carrier.drop(self, orderly)
+        self.leave()
         if self.box != NULL:
             self.reactor.give_box(self.box)
             self.box = NULL
-        self.reactor.deadlines.pop(self, None)
+        self.above = False
         if self.drained is not None:
             if not self.drained.done():
                 self.drained.set_exception(self._closed_error())
                 self.drained.exception()
             self.drained = None
         self.wake()
-        self.reactor.release(self)
-        self._on_lost(error)
+        self.on_message = None        # with it goes the cycle through a listener that keeps us
+        try:
+            self._on_lost(error)
+        finally:
+            self.reactor.release(self)
+        return 0
+
+    cdef int leave(self) except -1:
+        """Nothing comes in or goes out any more."""
+        self._state = CLOSED
+        self.muted = True
+        self.stopped = True
+        self.spill = None
+        self._drop()
+        self.settings.connections -= 1
+        self.reactor.deadlines.pop(self, None)
         return 0
 
     cdef bint closed_for_recv(self) noexcept:
@@ -1290,9 +1316,7 @@ cdef class Core(Decoder):
 
     def _detach(self) -> None:
         """Another protocol takes the socket over: leave without closing it or telling anyone."""
-        self._state = CLOSED
-        self.muted = True
-        self.reactor.deadlines.pop(self, None)
+        self.leave()
         self.reactor.release(self)
 
     @property

@@ -232,7 +232,7 @@ cdef class Poller(Carrier):
         shutdown(core.fd, SHUT_WR)
         return 0
 
-    cdef int drop(self, Core core) except -1:
+    cdef int drop(self, Core core, bint orderly) except -1:
         cdef epoll_event event
         if core.fd >= 0:
             # Explicit: a forked child that still has the descriptor would keep it in the set.
@@ -314,6 +314,8 @@ cdef class Poller(Carrier):
         if self.reactor.cores[slot] == NULL or self.reactor.generations[slot] != generation:
             return 0
         core = <Core> self.reactor.cores[slot]
+        if core._state == CLOSED:
+            return 0
         if not core.reading and event.events & (EPOLLERR | EPOLLHUP):
             return core.lost(ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET)))
         if core.reading and event.events & (EPOLLIN | EPOLLERR | EPOLLHUP):

@@ -308,8 +308,9 @@ class Connection(Core):
     def _forget_head(self) -> None:
         """After ``on_open``: keep the request only if it was read."""
         details = self._details
-        if details is not None and details.head is not None:
-            details.head = None
+        if details is not None:
+            if details.head is not None:
+                details.head = details.request = None
             if details.is_blank():
                 self._details = None
 

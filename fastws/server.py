@@ -210,7 +210,7 @@ class Server:
         try:
             answer = self._process_request(ws, ws.request)
         except Exception as error:
-            self._process_request_failed(ws, error)
+            self._failed(ws, "process_request", error)
             return
         if inspect.isawaitable(answer):
             details.opening = asyncio.ensure_future(self._decide(ws, head, answer))
@@ -222,21 +222,22 @@ class Server:
             response = await answer
         except Exception as error:
             ws._detail().opening = None
-            self._process_request_failed(ws, error)
+            self._failed(ws, "process_request", error)
         else:
             ws._detail().opening = None
-            self._answered(ws, head, response)
+            # Not from inside this task: bytes behind the handshake resume other tasks.
+            self.loop.call_soon(self._answered, ws, head, response)
 
-    def _process_request_failed(self, ws: Connection, error: Exception) -> None:
-        if isinstance(error, InvalidHandshake):
-            self._refuse(ws, error)
-            return
-        self.logger.error("process_request failed", exc_info=error)
-        self._refuse(ws, InvalidHandshake("internal error", status=500))
+    def _failed(self, ws: Connection, name: str, error: Exception) -> None:
+        """A function of the user's raised: a refusal if it meant one, else 500."""
+        if not isinstance(error, InvalidHandshake):
+            self.logger.error("%s failed", name, exc_info=error)
+            error = InvalidHandshake("internal error", status=500)
+        self._refuse(ws, error)
 
     def _answered(self, ws: Connection, head: Head, response: Response | None) -> None:
-        if ws._state != State.CONNECTING:
-            return
+        if ws._state != State.CONNECTING or ws.muted:
+            return  # lost, or refused in the meantime
         details = ws._detail()
         if response is not None:
             details.response = response
@@ -251,8 +252,8 @@ class Server:
         if self._subprotocols is not None or self._select_subprotocol is not None:
             try:
                 subprotocol = self._negotiate(ws, head)
-            except InvalidHandshake as error:
-                self._refuse(ws, error)
+            except Exception as error:
+                self._failed(ws, "select_subprotocol", error)
                 return
             if subprotocol is not None:
                 ws._detail().subprotocol = subprotocol
@@ -279,8 +280,7 @@ class Server:
             response = self._process_response(ws, details.request, response) or response
             data = response.serialize()
         except Exception as error:
-            self.logger.error("process_response failed", exc_info=error)
-            self._refuse(ws, InvalidHandshake("internal error", status=500))
+            self._failed(ws, "process_response", error)
             return False
         details.response = response
         ws._write_bytes(data)
@@ -310,24 +310,33 @@ class Server:
         self.reactor.set_deadline(ws, None)
         if self._handler is not None:
             details = ws._detail()
-            if details.request is None:
-                details.head = head
+            details.head = head
             ws._opened(None)
-            task = asyncio.ensure_future(self._handler(ws), loop=self.loop)
+            try:
+                task = asyncio.ensure_future(self._handler(ws), loop=self.loop)
+            except Exception as error:
+                ws._on_handler_error(error)
+                return
             details.task = task
             self._tasks.add(task)
             task.add_done_callback(functools.partial(self._handled, ws))
             return
         assert self._new_listener is not None
-        listener = self._new_listener()
+        try:
+            listener = self._new_listener()
+        except Exception as error:
+            ws._opened(None)
+            ws._on_handler_error(error)
+            return
         ws.listener = listener
         ws._opened(hook(listener, "on_message"))
         if hook(listener, "on_open") is not None:
+            # What process_request read is not kept on that account: reading it again keeps it.
             details = ws._detail()
-            if details.request is None:
-                details.head = head
+            details.request = None
+            details.head = head
             ws._call("on_open")
-            ws._forget_head()
+        ws._forget_head()
 
     def _refuse(self, ws: Connection, error: InvalidHandshake) -> None:
         self.logger.debug("handshake refused: %s", error)
@@ -335,6 +344,10 @@ class Server:
 
     def _respond(self, ws: Connection, response: Response) -> None:
         """Answer without a WebSocket, and close."""
+        details = ws._detail()
+        if details.opening is not None:
+            details.opening.cancel()
+            details.opening = None
         try:
             data = response.serialize()
         except ValueError as error:
@@ -388,8 +401,9 @@ class Server:
         return self.reactor.connections(self.settings)
 
     def _check_closed(self) -> None:
-        if self._closing and not self._closed.done() and not self._tasks and not self._all():
-            self._closed.set_result(None)
+        if self._closing and not self._tasks and not self.settings.connections:
+            if not self._closed.done():
+                self._closed.set_result(None)
 
     def _address(self, ws: Connection, name: str) -> Any:
         carrier = ws.carrier

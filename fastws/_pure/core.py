@@ -1,0 +1,905 @@
+"""What a connection does per message, and what the connections of one loop share: the twin of
+``fastws._core``.
+
+Order of a tick: bytes are decoded and callbacks run, then outboxes are flushed. Nothing here
+flushes from inside a callback (but for a connection above its high-water mark), so that a burst of
+``send`` leaves at once. Coroutines in ``recv()`` wait on ordinary futures. Bytes move through
+asyncio transports only: there is no poller in Python.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import mmap
+import os
+import random
+import sys
+import time
+from collections import deque
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Final
+
+from .._awaitable import Done, Later
+from ..exceptions import ConcurrencyError, ConnectionClosed, ProtocolError
+from .codec import Decoder, encode_frame
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer, Self
+
+__all__ = [
+    "Carrier",
+    "Core",
+    "PreparedMessage",
+    "Reactor",
+    "Settings",
+    "TransportCarrier",
+    "broadcast",
+]
+
+# frames.State as plain integers
+_CONNECTING: Final = 0
+_OPEN: Final = 1
+_CLOSING: Final = 2
+_CLOSED: Final = 3
+
+# RFC 6455 5.2
+_TEXT: Final = 0x1
+_BINARY: Final = 0x2
+_CLOSE: Final = 0x8
+_PING: Final = 0x9
+_PONG: Final = 0xA
+
+# What becomes of the TCP connection once the outbox is empty
+_KEEP: Final = 0
+_LINGER: Final = 1  # send FIN, read and ignore until the peer's FIN or the deadline
+_DROP: Final = 2  # close it
+
+_NO_SLOT: Final = 0xFFFFFFFF
+_NO_LIMIT: Final = sys.maxsize
+
+_FLUSHES_PER_TICK: Final = 512  # outboxes flushed before the loop gets its turn again
+
+# The payload of keepalive pings, told from those that the user sends.
+_KEEPALIVE: Final = b"fastws"
+
+_COMPLETED: Final = Done(None)
+
+
+class Settings:
+    """What the connections of one server or client have in common.
+
+    Sizes in bytes, times in seconds; ``None`` means no limit, or off. ``write_limit`` is a
+    high-water mark, or a pair (high, low); low is a quarter of high by default.
+    """
+
+    def __init__(
+        self,
+        *,
+        client: bool = False,
+        max_size: int | None = 2**20,
+        max_fragments: int | None = 4096,
+        max_queue: int | None = 16,
+        write_limit: int | tuple[int, int] = 65536,
+        max_backlog: int | None = 16 * 2**20,
+        ping_interval: float | None = 20.0,
+        ping_timeout: float | None = 20.0,
+        open_timeout: float | None = 10.0,
+        close_timeout: float | None = 10.0,
+    ) -> None:
+        if isinstance(write_limit, tuple):
+            high, low = write_limit
+        else:
+            high, low = write_limit, write_limit // 4
+        if not 0 <= low <= high:
+            raise ValueError(f"write_limit: low-water mark {low} is not in 0..{high}")
+        if max_queue is not None and max_queue < 1:
+            raise ValueError(f"max_queue: {max_queue} messages; at least 1")
+        for name, size in (
+            ("max_size", max_size),
+            ("max_fragments", max_fragments),
+            ("max_backlog", max_backlog),
+        ):
+            if size is not None and size < 1:
+                raise ValueError(f"{name}: {size}; at least 1, or None for no limit")
+        for name, delay in (
+            ("ping_interval", ping_interval),
+            ("ping_timeout", ping_timeout),
+            ("open_timeout", open_timeout),
+            ("close_timeout", close_timeout),
+        ):
+            if delay is not None and delay <= 0:
+                raise ValueError(f"{name}: {delay} s; more than 0, or None for none")
+        self.client = bool(client)
+        self.max_size = max_size
+        self.max_fragments = max_fragments
+        self.max_queue = _NO_LIMIT if max_queue is None else max_queue
+        self.write_high = high
+        self.write_low = low
+        self.max_backlog = _NO_LIMIT if max_backlog is None else max_backlog
+        self.ping_interval = ping_interval
+        self.ping_timeout = ping_timeout
+        self.open_timeout = open_timeout
+        self.close_timeout = close_timeout
+
+
+class PreparedMessage:
+    """A message framed once, for sending to many connections (``data``: str, or bytes-like).
+
+    ``text=True`` sends bytes as text (they must be UTF-8), ``text=False`` sends a str as binary.
+    """
+
+    __slots__ = ("frame", "header", "opcode")
+
+    def __init__(self, data: str | Buffer, text: bool | None = None) -> None:
+        if isinstance(data, str):
+            self.opcode = _BINARY if text is False else _TEXT
+            payload = data.encode()
+        else:
+            self.opcode = _TEXT if text else _BINARY
+            payload = _contiguous(data)
+        self.frame = encode_frame(self.opcode, payload)  # as a server sends it
+        self.header = len(self.frame) - len(payload)
+
+    def __len__(self) -> int:
+        """Bytes of payload."""
+        return len(self.frame) - self.header
+
+
+def _contiguous(data: Buffer) -> bytes:
+    """The bytes of ``data``; ``BufferError`` unless they lie in one piece."""
+    if type(data) is bytes:
+        return data
+    with memoryview(data) as view:
+        if not view.c_contiguous:
+            raise BufferError("memoryview: underlying buffer is not C-contiguous")
+        return view.tobytes()
+
+
+def broadcast(
+    connections: Iterable[Core],
+    message: str | Buffer | PreparedMessage,
+    *,
+    text: bool | None = None,
+) -> None:
+    """Send ``message`` to every open connection in ``connections``.
+
+    Framed once, whatever their number. Never blocks and never raises for one of them: a connection
+    that does not read is dropped when its queue passes ``max_backlog``. What is sent in one tick of
+    the loop leaves in one system call per connection.
+    """
+    if not isinstance(message, PreparedMessage):
+        message = PreparedMessage(message, text)
+    for core in list(connections):
+        if core._state == _OPEN:
+            core._write_prepared(message)
+            if core._queued > core.settings.write_high:
+                core._check_backlog()
+
+
+# --- one per loop
+
+
+class Reactor:
+    """What the connections of one loop share; used from the loop's thread only.
+
+    ``capacity``: connections at once. ``last_seen`` is a memoryview of doubles:
+    ``time.monotonic()`` at which the last bytes of the connection in that slot came in; it stays at
+    one address, so that numpy can look at it.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, capacity: int) -> None:
+        self.loop = loop
+        self.context = contextvars.copy_context()
+        # Untouched pages of this take no memory.
+        self.last_seen: memoryview[float] = memoryview(mmap.mmap(-1, max(capacity, 1) * 8)).cast(
+            "d"
+        )
+        self.deadlines: dict[Core, float] = {}
+        self.poller: Any = None
+        self._capacity = capacity
+        self._owners: list[Core | None] = []  # by slot
+        self._free: list[int] = []
+        self._dirty: list[Core] = []
+        self._ping_at: dict[Core, float] = {}  # when to ping next, or when the pong is due
+        self._ticking = False
+        self._scheduled = False
+        self._granularity = 1.0  # seconds between sweeps
+        self._sweep_handle: asyncio.TimerHandle | None = None
+
+    def __len__(self) -> int:
+        """Connections that hold a slot."""
+        return len(self._owners) - len(self._free)
+
+    def connections(self, settings: Settings | None = None) -> list[Any]:
+        """Those of one server, or all."""
+        return [
+            core
+            for core in self._owners
+            if core is not None and (settings is None or core.settings is settings)
+        ]
+
+    def _acquire(self, core: Core) -> int:
+        if self._free:
+            slot = self._free.pop()
+            self._owners[slot] = core
+        elif len(self._owners) < self._capacity:
+            slot = len(self._owners)
+            self._owners.append(core)
+        else:
+            raise OverflowError(
+                f"{self._capacity} connections are open, more than this reactor was made for"
+            )
+        self.last_seen[slot] = time.monotonic()
+        return slot
+
+    def _release(self, core: Core) -> None:
+        self.deadlines.pop(core, None)
+        self._ping_at.pop(core, None)
+        if core.slot != _NO_SLOT:
+            self._owners[core.slot] = None
+            self._free.append(core.slot)
+            core.slot = _NO_SLOT
+
+    # --- ticks
+
+    def _touch(self, core: Core) -> None:
+        """Flush ``core`` (and let it go on reading, if it was held) at the end of this tick."""
+        if not core._dirty:
+            core._dirty = True
+            self._dirty.append(core)
+            self._schedule()
+
+    def _schedule(self) -> None:
+        if not self._ticking and not self._scheduled:
+            self._scheduled = True
+            self.loop.call_soon(self._run, context=self.context)
+
+    def _run(self) -> None:
+        self._scheduled = False
+        self._begin_tick()
+        self._end_tick()
+
+    def _begin_tick(self) -> bool:
+        """Whether this is the outermost tick, to be ended by the caller."""
+        outer = not self._ticking
+        self._ticking = True
+        return outer
+
+    def _end_tick(self) -> None:
+        """Flush until there is nothing left, or it is the loop's turn: a fan-out so wide shall let
+        the loop breathe.
+        """
+        budget = _FLUSHES_PER_TICK
+        try:
+            while self._dirty and budget > 0:
+                batch = self._dirty[:budget]
+                del self._dirty[:budget]
+                budget -= len(batch)
+                self._settle(batch)
+        finally:
+            self._ticking = False
+            if self._dirty:
+                self._schedule()
+
+    def _settle(self, batch: list[Core]) -> None:
+        batch.reverse()
+        try:
+            while batch:
+                core = batch.pop()
+                core._dirty = False
+                core._settle()
+        finally:
+            self._dirty[:0] = reversed(batch)  # nothing, unless a hook raised
+
+    # --- time-outs: one timer for all
+
+    def set_deadline(self, core: Core, delay: float | None) -> None:
+        """Call ``core._on_deadline()`` after ``delay`` seconds unless another deadline or ``None``
+        comes first.
+        """
+        if delay is None:
+            self.deadlines.pop(core, None)
+            return
+        self.deadlines[core] = time.monotonic() + delay
+        self._sweep_for(delay)
+
+    def _keep_alive(self, core: Core) -> None:
+        """Begin to ping ``core``; the first time at a random point in the second half of the
+        interval.
+        """
+        interval = core.settings.ping_interval
+        if interval is None or core.slot == _NO_SLOT:
+            return
+        self._ping_at[core] = time.monotonic() + interval * (0.5 + 0.5 * random.random())
+        self._sweep_for(interval)
+        if core.settings.ping_timeout is not None:
+            self._sweep_for(core.settings.ping_timeout)
+
+    def _sweep_for(self, delay: float) -> None:
+        """Sweep often enough that ``delay`` is kept to a quarter of itself, but no timer is set per
+        connection.
+        """
+        granularity = min(max(delay / 4, 0.01), 1.0)
+        if granularity < self._granularity:
+            self._granularity = granularity
+            self._stop_sweeping()
+        self._sweep_later()
+
+    def _sweep_later(self) -> None:
+        if self._sweep_handle is None:
+            self._sweep_handle = self.loop.call_later(
+                self._granularity, self._sweep, context=self.context
+            )
+
+    def _stop_sweeping(self) -> None:
+        if self._sweep_handle is not None:
+            self._sweep_handle.cancel()
+            self._sweep_handle = None
+
+    def _sweep(self) -> None:
+        self._sweep_handle = None
+        now = time.monotonic()
+        self._begin_tick()
+        try:
+            for core in [core for core, due in self.deadlines.items() if due <= now]:
+                if self.deadlines.pop(core, None) is not None:
+                    core._on_deadline()
+            for core in [core for core, due in self._ping_at.items() if due <= now]:
+                core._ping_or_give_up(now)
+        finally:
+            self._end_tick()
+            if self.deadlines or self._ping_at:
+                self._sweep_later()
+            else:
+                self._granularity = 1.0
+
+    def close(self) -> None:
+        """Drop every connection and stop. For a loop that is closed, or about to be."""
+        for core in self.connections():
+            core._lose()
+        self._stop_sweeping()
+
+
+# --- carriers
+
+
+class Carrier:
+    """Moves bytes between a socket and a ``Core``; knows no protocol."""
+
+    def _flush(self, core: Core) -> None:
+        """Send from the outbox of ``core`` what can be taken now."""
+        raise NotImplementedError
+
+    def _unsent(self) -> int:
+        """Bytes that were taken, but have not left this process."""
+        raise NotImplementedError
+
+    def _report_sent(self) -> None:
+        """Call ``core._writable()`` when ``_unsent()`` gets down to 0."""
+        raise NotImplementedError
+
+    def _hold_reading(self, hold: bool) -> None:
+        """Stop reading, or go on."""
+        raise NotImplementedError
+
+    def _half_close(self) -> None:
+        """Send FIN, go on reading."""
+        raise NotImplementedError
+
+    def _drop(self, core: Core) -> None:
+        """Close the socket now. ``core`` hears no more of it."""
+        raise NotImplementedError
+
+
+class TransportCarrier(Carrier):
+    """An asyncio transport as carrier; one per connection.
+
+    The transport's own buffer is kept small: above its high-water mark, bytes wait in the
+    connection's outbox.
+    """
+
+    def __init__(self, transport: Any) -> None:
+        self.transport = transport
+        self._paused = False
+
+    def pause_writing(self) -> None:
+        self._paused = True
+
+    def resume_writing(self) -> None:
+        self._paused = False
+
+    def _flush(self, core: Core) -> None:
+        if not self._paused and not self.transport.is_closing():
+            # Not writelines(): where it does not join, it forgets to pause us (CVE-2024-12254).
+            data = core._outbox[0] if len(core._outbox) == 1 else b"".join(core._outbox)
+            core._outbox.clear()
+            core._queued = 0
+            self.transport.write(data)
+
+    def _unsent(self) -> int:
+        return 0 if self.transport.is_closing() else self.transport.get_write_buffer_size()
+
+    def _report_sent(self) -> None:
+        self.transport.set_write_buffer_limits(0)
+
+    def _hold_reading(self, hold: bool) -> None:
+        if self.transport.is_closing():
+            return
+        if hold:
+            self.transport.pause_reading()
+        else:
+            self.transport.resume_reading()
+
+    def _half_close(self) -> None:
+        if self.transport.can_write_eof() and not self.transport.is_closing():
+            self.transport.write_eof()
+
+    def _drop(self, core: Core) -> None:
+        if self.transport.is_closing():
+            return
+        # Only an orderly end waits for TLS to end too. And nothing waits, for ever if need be, for
+        # the peer to read what is unsent.
+        if core._ending == _KEEP or core._queued or self._unsent():
+            self.transport.abort()
+        else:
+            self.transport.close()
+
+
+# --- one per connection
+
+
+class Core:
+    """The hot part of a connection; ``fastws.connection.Connection`` adds the cold part.
+
+    The cold part's hooks, all called outside of user code: ``_on_bytes`` (before the handshake is
+    done), ``_on_close_frame``, ``_on_pong``, ``_on_protocol_error``, ``_on_handler_error``,
+    ``_on_overflow``, ``_on_drained``, ``_on_deadline``, ``_on_ping_timeout`` and ``_on_lost``.
+    """
+
+    # It has a decoder, where the compiled one is a decoder: attributes that users set on a
+    # connection cannot meet those of the decoder then.
+
+    __slots__ = (
+        "_above",
+        "_close_seen",
+        "_decoder",
+        "_details",
+        "_dirty",
+        "_drained",
+        "_end_of_file",
+        "_ending",
+        "_half_closed",
+        "_held",
+        "_messages",
+        "_on_message",
+        "_outbox",
+        "_ping_sent",
+        "_queued",
+        "_reading",
+        "_spill",
+        "_state",
+        "_waiter",
+        "carrier",
+        "latency",
+        "listener",
+        "muted",
+        "reactor",
+        "settings",
+        "slot",
+    )
+
+    if TYPE_CHECKING:  # what the cold part adds
+
+        def _on_bytes(self, data: bytes) -> None: ...
+        def _on_close_frame(self, payload: bytes) -> None: ...
+        def _on_pong(self, payload: bytes) -> None: ...
+        def _on_protocol_error(self, error: ProtocolError) -> None: ...
+        def _on_handler_error(self, error: BaseException) -> None: ...
+        def _on_overflow(self) -> None: ...
+        def _on_drained(self) -> None: ...
+        def _on_deadline(self) -> None: ...
+        def _on_ping_timeout(self) -> None: ...
+        def _on_lost(self, error: BaseException | None) -> None: ...
+        def _closed_error(self) -> ConnectionClosed: ...
+        def _ended_well(self) -> bool: ...
+
+    # In __new__, as the compiled one: the cold part's __init__ need not call ours.
+    def __new__(
+        cls, settings: Settings, reactor: Reactor, carrier: Carrier, *args: object
+    ) -> Self:
+        self = super().__new__(cls)
+        self.settings = settings
+        self.reactor = reactor
+        self.carrier = carrier
+        self.listener: Any = None
+        self.muted = False  # bytes that come in are ignored
+        self.latency = 0.0
+        self._details: Any = None  # what few connections need: the cold part's
+        self._state = _CONNECTING
+        self._decoder = Decoder(
+            client=settings.client,
+            max_size=settings.max_size,
+            max_fragments=settings.max_fragments,
+        )
+        self._on_message: Any = None
+        self._close_seen = False
+        self._messages: deque[str | bytes] = deque()  # not received yet
+        self._waiter: asyncio.Future[None] | None = None  # in recv()
+        # Reading
+        self._reading = True  # the carrier reads
+        self._held = False  # readers, or the peer's reading, do not keep up
+        # Decoded but not taken yet, while held; the oldest is last
+        self._spill: list[tuple[int, Any]] = []
+        self._end_of_file = False  # the peer has sent FIN
+        # Writing
+        self._outbox: list[bytes] = []  # whole frames
+        self._queued = 0  # bytes in it
+        self._dirty = False  # to be flushed at the end of the tick
+        # Whether the outbox has passed the high-water mark and is not below the low one yet
+        self._above = False
+        self._drained: asyncio.Future[None] | None = None  # of a send() above the high-water mark
+        self._ending = _KEEP
+        self._half_closed = False  # we have sent FIN
+        self._ping_sent = 0.0  # 0: no keepalive ping is waiting for its pong
+        self.slot = reactor._acquire(self)
+        return self
+
+    @property
+    def error(self) -> ProtocolError | None:
+        """What the peer did wrong, if it did."""
+        return self._decoder.error
+
+    @property
+    def closed(self) -> bool:
+        """Whether a close frame has been seen."""
+        return self._close_seen
+
+    # --- in
+
+    def _received(self, data: Buffer) -> None:
+        """Take bytes that the carrier has read."""
+        if self.muted:
+            return
+        self.reactor.last_seen[self.slot] = time.monotonic()
+        if self._state == _CONNECTING:
+            self._on_bytes(bytes(data))
+            return
+        events = self._decoder.feed(data)
+        events.reverse()
+        self._spill[:0] = events
+        if not self._held:
+            self._take_events()
+
+    def _take_events(self) -> None:
+        """Take what was decoded while readers keep up; else stop reading."""
+        while self._spill:
+            self._on_event(*self._spill.pop())
+            if self._held and not self._catch_up():
+                return
+        if self._decoder.error is not None and not self.muted:
+            self.muted = True
+            self._on_protocol_error(self._decoder.error)
+
+    def _catch_up(self) -> bool:
+        """Go on reading if that is possible by now, or stop."""
+        if not self.muted:
+            if self._above:
+                self._flush()
+            if self._may_go_on():
+                self._held = False
+            elif self._reading:
+                self._reading = False
+                self.carrier._hold_reading(True)
+        return not self._held
+
+    def _may_go_on(self) -> bool:
+        """Whether readers, and the peer's reading, keep up with what comes in."""
+        return not self._above and len(self._messages) < self.settings.max_queue
+
+    def _resume(self) -> None:
+        """Readers have caught up: take what was kept, then read on."""
+        self._held = False
+        self._take_events()
+        if not self._held and not self._reading and self._state != _CLOSED:
+            self._reading = True
+            self.carrier._hold_reading(False)
+
+    def _on_event(self, opcode: int, payload: Any) -> None:
+        if opcode <= _BINARY:
+            self._deliver(payload)
+        elif opcode == _PING:
+            if self._state == _OPEN:
+                self._write_frame(_PONG, payload)
+                if self._above:
+                    self._held = True
+        elif opcode == _PONG:
+            if self._ping_sent and payload == _KEEPALIVE:
+                self._keepalive_answered()
+            else:
+                self._on_pong(payload)
+        else:
+            self._close_seen = True
+            self._on_close_frame(payload)
+
+    def _deliver(self, message: str | bytes) -> None:
+        """Hand a message to the listener, or to whoever is or will be in ``recv()``."""
+        if self._state != _OPEN:
+            return
+        if self._on_message is not None:
+            try:
+                self._on_message(self, message)
+            except Exception as error:
+                self._on_handler_error(error)
+                return
+            if self._above:
+                self._held = True
+        elif self.listener is None:
+            self._messages.append(message)
+            if len(self._messages) >= self.settings.max_queue:
+                self._held = True
+            self._wake()
+
+    def _closed_for_recv(self) -> bool:
+        """Whether nothing more can come: closed, or the peer's close frame has been seen."""
+        return self._state >= _CLOSING and (
+            self._state == _CLOSED or self._close_seen or self.muted
+        )
+
+    async def recv(self) -> str | bytes:
+        """The next message, ``str`` or ``bytes``, when awaited.
+
+        ``ConnectionClosed`` once the connection is closed and what came before has been received;
+        ``ConcurrencyError`` while another coroutine waits. Cancelling it loses no message.
+        """
+        while not self._messages:
+            if self._closed_for_recv():
+                raise self._closed_error()
+            if self._waiter is not None:
+                raise ConcurrencyError(
+                    "another coroutine is waiting in recv() of this connection"
+                )
+            self._waiter = self.reactor.loop.create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+        message = self._messages.popleft()
+        if not self._reading and len(self._messages) <= self.settings.max_queue >> 2:
+            self.reactor._touch(self)
+        return message
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> str | bytes:
+        try:
+            return await self.recv()
+        except ConnectionClosed:
+            if self._ended_well():
+                raise StopAsyncIteration from None
+            raise
+
+    # --- out
+
+    def send(
+        self, message: str | Buffer | PreparedMessage, text: bool | None = None
+    ) -> Done[None] | Later[None]:
+        """Send ``message``: ``str`` as text, bytes-like as binary, or a ``PreparedMessage``.
+
+        ``text=True`` sends bytes as text (they must be UTF-8), ``text=False`` a str as binary.
+        Takes effect at once and never blocks; what is sent in one tick of the loop leaves in one
+        system call. Returns an awaitable that is done unless the connection is above its high-water
+        mark: a coroutine that awaits it is slowed down to the speed of the peer, a callback may
+        ignore it. ``ConnectionClosed`` once the connection is closing; ``TypeError`` for anything
+        else.
+        """
+        if self._state != _OPEN:
+            raise self._closed_error()
+        if isinstance(message, str):
+            self._write_frame(_BINARY if text is False else _TEXT, message.encode())
+        elif isinstance(message, PreparedMessage):
+            self._write_prepared(message)
+        else:
+            try:
+                payload = _contiguous(message)
+            except (TypeError, BufferError):
+                raise TypeError(
+                    "message must be str, bytes-like or PreparedMessage, "
+                    f"not {type(message).__name__}"
+                ) from None
+            self._write_frame(_TEXT if text else _BINARY, payload)
+        if self._above or self._queued > self.settings.write_high:
+            return self._wait_drained()
+        return _COMPLETED
+
+    def _wait_drained(self) -> Done[None] | Later[None]:
+        """Above the high-water mark: try to get below it at once, else wait for the peer to
+        read.
+        """
+        self._check_backlog()
+        if not self._above:
+            return _COMPLETED
+        if self._drained is None:
+            self._drained = self.reactor.loop.create_future()
+        return Later(self._drained)
+
+    def _check_backlog(self) -> None:
+        self._flush()
+        if self._queued > self.settings.max_backlog and self._state == _OPEN:
+            self._on_overflow()
+
+    def _write_prepared(self, message: PreparedMessage) -> None:
+        if self.settings.client:
+            self._write_frame(message.opcode, message.frame[message.header :])
+        else:
+            self._write_bytes(message.frame)
+
+    def _flush(self) -> None:
+        """Hand the carrier what it takes; whoever waits hears of it at the end of the tick."""
+        if self._outbox:
+            self.carrier._flush(self)
+            if self._queued > self.settings.write_high:
+                self._above = True
+
+    def _settle(self) -> None:
+        """At the end of a tick: send what is queued, read on if that was held."""
+        if self._state == _CLOSED:
+            return
+        self._flush()
+        if self._above and self._queued <= self.settings.write_low:
+            self._above = False
+            if self._drained is not None:
+                if not self._drained.done():
+                    self._drained.set_result(None)
+                self._drained = None
+            self._on_drained()
+        if not self._queued and self._ending != _KEEP:
+            self._end_writing()
+        if not self._reading and self._held and not self.muted and self._may_go_on():
+            self._resume()
+
+    def _end_writing(self) -> None:
+        """The last byte has been handed over: do with the TCP connection what was decided."""
+        if self._ending == _LINGER and not self._end_of_file:
+            if not self._half_closed:
+                self._half_closed = True
+                self.carrier._half_close()
+        elif self.carrier._unsent():
+            # Until the deadline: a peer that does not read shall not keep the socket.
+            self.carrier._report_sent()
+        else:
+            self._lose()
+
+    # --- the end
+
+    def _receive_eof(self) -> None:
+        """The peer has sent FIN."""
+        self._end_of_file = True
+        if (self._state == _CLOSING or self._ending != _KEEP) and (
+            self._queued or self.carrier._unsent()
+        ):
+            # Half-closed after a close frame: it may still read what we have for it, until the
+            # deadline.
+            self._end(linger=False)
+        else:
+            self._lose()
+
+    def _lose(self, error: BaseException | None = None) -> None:
+        """Drop the TCP connection now."""
+        if self._state == _CLOSED:
+            return
+        self.carrier._drop(self)
+        self._state = _CLOSED
+        self._mute()
+        self._outbox.clear()
+        self._queued = 0
+        self._above = False
+        if self._drained is not None:
+            if not self._drained.done():
+                self._drained.set_exception(self._closed_error())
+                self._drained.exception()  # not everyone waits for it
+            self._drained = None
+        self._wake()
+        self.reactor._release(self)
+        self._on_lost(error)
+
+    # --- keepalive
+
+    def _ping_or_give_up(self, now: float) -> None:
+        """Keepalive (``ping_interval``): send a ping, or miss a pong."""
+        if self._state != _OPEN:
+            self.reactor._ping_at.pop(self, None)
+            return
+        interval, timeout = self.settings.ping_interval, self.settings.ping_timeout
+        if self._ping_sent and timeout is not None:
+            self.reactor._ping_at.pop(self, None)
+            self._on_ping_timeout()
+            return
+        self._write_frame(_PING, _KEEPALIVE)
+        self._ping_sent = now
+        delay = timeout if timeout is not None else interval
+        if delay is not None:
+            self.reactor._ping_at[self] = now + delay
+
+    def _keepalive_answered(self) -> None:
+        self.latency = time.monotonic() - self._ping_sent
+        if self.settings.ping_interval is not None and self in self.reactor._ping_at:
+            self.reactor._ping_at[self] = self._ping_sent + self.settings.ping_interval
+        self._ping_sent = 0.0
+
+    # --- for the cold part
+
+    def _opened(self, on_message: Any) -> None:
+        """The handshake is done: messages go to ``on_message`` (``None``: to ``recv``, or nowhere
+        if there is a listener).
+        """
+        self._state = _OPEN
+        self._on_message = on_message
+        self.reactor._keep_alive(self)
+
+    def _receive(self, data: Buffer) -> None:
+        """Bytes from an asyncio transport, or those that followed the handshake."""
+        outer = self.reactor._begin_tick()
+        try:
+            self._received(data)
+        finally:
+            if outer:
+                self.reactor._end_tick()
+
+    def _writable(self) -> None:
+        """The transport takes bytes again."""
+        self.reactor._touch(self)
+
+    def _write_bytes(self, data: bytes) -> None:
+        """Queue bytes: whole frames, or a handshake."""
+        if self._state != _CLOSED:
+            self._outbox.append(data)
+            self._queued += len(data)
+            self.reactor._touch(self)
+
+    def _write_frame(self, opcode: int, payload: bytes) -> None:
+        """Queue a frame that is a message or control frame of its own."""
+        # A mask key comes from the system's source of randomness (RFC 6455 5.3, 10.3).
+        key = os.urandom(4) if self.settings.client else None
+        self._write_bytes(encode_frame(opcode, payload, mask_key=key))
+
+    def _drop_unsent(self) -> None:
+        """Forget what is queued."""
+        self._outbox.clear()
+        self._queued = 0
+
+    def _end(self, linger: bool) -> None:
+        """Close the TCP connection once everything queued has left: at once, or after the peer's
+        FIN.
+        """
+        self._ending = _LINGER if linger else _DROP
+        self.reactor._touch(self)
+
+    def _mute(self) -> None:
+        """Ignore what comes in from now on."""
+        self.muted = True
+        self._spill.clear()
+        if not self._reading and self._state != _CLOSED:
+            self._reading = True
+            self.carrier._hold_reading(False)
+
+    def _wake(self) -> None:
+        """Whoever is in ``recv()`` looks again."""
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _detach(self) -> None:
+        """Another protocol takes the socket over: leave without closing it or telling anyone."""
+        self._state = _CLOSED
+        self.muted = True
+        self.reactor._release(self)
+
+    @property
+    def buffered_amount(self) -> int:
+        """Bytes queued here and not yet handed to the operating system (or the transport)."""
+        return self._queued
+
+    @property
+    def _fileno(self) -> int:
+        return -1
