@@ -30,6 +30,8 @@ DIRECTIVES = {
     "wraparound": False,
     "initializedcheck": False,
     "embedsignature": True,
+    # Methods as plain C method descriptors: CPython calls those without building arguments.
+    "binding": False,
 }
 
 # Code that Cython 3.1 or newer generates is as free of these warnings as what people write:

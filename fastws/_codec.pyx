@@ -5,6 +5,7 @@ user gets, written once: unmasking, the copy and (for text) the UTF-8 check are 
 is the twin in plain Python; one test suite runs on both.
 """
 
+cimport cython
 from cpython.buffer cimport (
     PyBUF_SIMPLE,
     PyBUF_WRITABLE,
@@ -366,6 +367,7 @@ cdef class Decoder:
         self.events.append((opcode, payload))
         return 0
 
+    @cython.final
     cdef Py_ssize_t decode(self, const uint8_t *data, Py_ssize_t length) except -1:
         """Decode; returns how many bytes were consumed: all, unless ``held`` was set on the way."""
         cdef const uint8_t *at = data
@@ -379,6 +381,7 @@ cdef class Decoder:
                 at = self._header(at, end)
         return at - data
 
+    @cython.final
     cdef Py_ssize_t direct_space(self, uint8_t **where) noexcept:
         """Where, and how many, payload bytes can be received without a copy; 0 if none."""
         if not self.in_payload or self.stopped or self.opcode & 8:
@@ -386,12 +389,14 @@ cdef class Decoder:
         where[0] = self._base() + self.filled
         return <Py_ssize_t> min(self.remaining, <uint64_t> (self.capacity - self.filled))
 
+    @cython.final
     cdef int direct_filled(self, Py_ssize_t length) except -1:
         """``length`` masked bytes have been received at ``direct_space``'s place."""
         cdef uint8_t *where = self._base() + self.filled
         self._advance(where, where, length)
         return 0
 
+    @cython.final
     cdef const uint8_t *_header(self, const uint8_t *data, const uint8_t *end) except? NULL:
         """Take a header, and the payload too if all of it is here; or keep what there is of the header."""
         cdef Py_ssize_t available = end - data
@@ -426,6 +431,7 @@ cdef class Decoder:
             self._end_frame()
         return data
 
+    @cython.final
     cdef Py_ssize_t _parse_header(self, const uint8_t *data, Py_ssize_t available) except -2:
         """Size of the header, 0 if it is unfinished, -1 if it breaks a rule; in the order of ``_messages``."""
         cdef int first, second, opcode, shift
@@ -492,6 +498,7 @@ cdef class Decoder:
         self.remaining = length
         return size
 
+    @cython.final
     cdef int _begin_payload(self) except -1:
         """Make room for a frame whose payload is not all here, or which is part of a longer message."""
         cdef object target
@@ -520,6 +527,7 @@ cdef class Decoder:
         self.in_payload = True
         return 0
 
+    @cython.final
     cdef const uint8_t *_payload(self, const uint8_t *data, const uint8_t *end) except? NULL:
         cdef uint64_t available = <uint64_t> (end - data)
         cdef Py_ssize_t length = <Py_ssize_t> (available if available < self.remaining else self.remaining)
@@ -533,6 +541,7 @@ cdef class Decoder:
         self._advance(where, data, length)
         return data + length
 
+    @cython.final
     cdef int _advance(self, uint8_t *where, const uint8_t *data, Py_ssize_t length) except -1:
         """Unmask ``length`` payload bytes into ``where``, checking text; end the frame after its last one."""
         cdef bint high = False
@@ -560,6 +569,7 @@ cdef class Decoder:
             self._end_frame()
         return 0
 
+    @cython.final
     cdef int _end_frame(self) except -1:
         cdef object payload
         cdef int opcode
@@ -594,6 +604,7 @@ cdef class Decoder:
         self.message = 0
         return self.on_event(opcode, payload)
 
+    @cython.final
     cdef int _whole(self, const uint8_t *data, Py_ssize_t length) except -1:
         """A frame that is a message or control frame of its own, with all its payload at ``data``."""
         cdef object payload
@@ -614,6 +625,7 @@ cdef class Decoder:
             return self._control_frame(payload)
         return self.on_event(OP_BINARY, payload)
 
+    @cython.final
     cdef int _control_frame(self, bytes payload) except -1:
         if self.opcode == OP_CLOSE:
             try:
@@ -625,12 +637,14 @@ cdef class Decoder:
             self.stopped = True
         return self.on_event(self.opcode, payload)
 
+    @cython.final
     cdef uint8_t *_base(self) noexcept:
         """First byte of the message being put together."""
         if PyBytes_Check(<object> self.target):
             return <uint8_t *> PyBytes_AS_STRING(<object> self.target)
         return <uint8_t *> PyUnicode_DATA(self.target)
 
+    @cython.final
     cdef int _reserve(self, uint64_t length) except -1:
         """Room for ``length`` bytes of a fragmented message. Growing by half keeps many small fragments linear."""
         cdef uint64_t capacity = <uint64_t> self.capacity
@@ -655,6 +669,7 @@ cdef class Decoder:
         self.capacity = <Py_ssize_t> capacity
         return 0
 
+    @cython.final
     cdef int _fail(self, int code, str message) except -2:
         """Refuse: remember why, let go of what was begun, ignore the rest. Returns -1."""
         self.error = ProtocolError(code, message)
@@ -663,6 +678,7 @@ cdef class Decoder:
         self._drop()
         return -1
 
+    @cython.final
     cdef void _drop(self) noexcept:
         Py_XDECREF(self.target)
         self.target = NULL

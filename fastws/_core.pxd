@@ -76,6 +76,7 @@ cdef class Reactor:
     cdef int flush(self) except -1
     cdef int begin_tick(self) except -1
     cdef int end_tick(self) except -1
+    cdef int stop_ticking(self) except -1
     cdef void refresh_clock(self) noexcept
     cdef int draw_key(self, uint8_t *key) except -1
     cdef int keep_alive(self, Core core) except -1
@@ -118,11 +119,14 @@ cdef class Core(Decoder):
     cdef readonly Reactor reactor
     cdef readonly Carrier carrier
     cdef public object listener
-    cdef object on_message
+    cdef object on_message            # called for each message
+    cdef object receiver              # its first argument, None if it takes none
     cdef public object _details       # what few connections need: the cold part's
     cdef Waiter waiter                # in recv()
     cdef object drained               # future of a send() above the high-water mark
-    cdef bytes spill                  # read but not decoded yet, while held
+    cdef bytes spill                  # read but not decoded yet, while held: from spill_at on
+    cdef Py_ssize_t spill_at
+    cdef object failure               # what the carrier met while user code was running
     cdef Outbox *box
     cdef PyObject **ring              # messages not received yet
     cdef uint32_t ring_first
@@ -141,10 +145,14 @@ cdef class Core(Decoder):
     cdef uint8_t watching             # the carrier waits until the socket is writable
     cdef uint8_t end_of_file          # the peer has sent FIN
     cdef uint8_t half_closed          # we have
+    cdef uint8_t deferring            # user code is running: a failure is dealt with later
+    cdef uint8_t failed
+    cdef uint8_t overflowed           # the queue passed max_backlog and was dropped
 
     cdef int received(self, const uint8_t *data, Py_ssize_t length) except -1
     cdef int received_direct(self, Py_ssize_t length) except -1
-    cdef int after_read(self, const uint8_t *rest, Py_ssize_t length) except -1
+    cdef int after_read(self, const uint8_t *rest, Py_ssize_t length, bytes source) except -1
+    cdef int keep(self, const uint8_t *rest, Py_ssize_t length, bytes source) except -1
     cdef int resume(self) except -1
     cdef bint may_go_on(self) noexcept
     cdef bint closed_for_recv(self) noexcept
@@ -157,6 +165,7 @@ cdef class Core(Decoder):
     cdef int write_prepared(self, PreparedMessage message) except -1
     cdef int settle(self) except -1
     cdef int check_backlog(self) except -1
+    cdef int fail_later(self, object error) except -1
     cdef int after_flush(self) except -1
     cdef int end_writing(self) except -1
     cdef int send_bytes(self, bytes data, int opcode) except -1

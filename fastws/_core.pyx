@@ -6,8 +6,8 @@ coroutines whose message has come, and sweeps over all connections for time-outs
 task or buffer of its own. A ``Carrier`` moves the bytes: the poller in ``_poller.pyx``, or an asyncio transport.
 
 Order of a tick: bytes are decoded and callbacks run; then coroutines that got something are resumed, one step each,
-directly (in their own context, with no task current); then outboxes are flushed. Nothing here runs a coroutine or
-flushes from inside a callback, so user code is never re-entered.
+directly (in their own context, with no task current); then outboxes are flushed. User code is never re-entered: what
+a call of the user's meets (a broken socket, a queue that is too long) is acted on at the end of the tick.
 """
 
 import contextvars
@@ -15,7 +15,9 @@ import mmap
 import os
 import random
 import time
+from types import MethodType
 
+cimport cython
 from cpython.buffer cimport (
     PyBUF_SIMPLE,
     PyBUF_WRITABLE,
@@ -92,8 +94,15 @@ cdef enum:
     NO_SLOT = 0xFFFFFFFF
 
 cdef enum:
+    OVERFLOWED = 1                    # the queue was dropped
+    TOLD = 2                          # and the cold part knows
+
+cdef enum:
     FLUSHES_PER_TICK = 512            # outboxes flushed before the loop gets its turn again
     FREE_BOXES = 1024
+    LARGE_BOXES = 16                  # free ones that may have a buffer of over SMALL_BUFFER bytes
+    SMALL_BUFFER = 4096
+    SEGMENT_COST = 64                 # bytes that a queued frame costs besides its own, for max_backlog
 
 cdef object monotonic = time.monotonic
 cdef object copy_context = contextvars.copy_context
@@ -304,13 +313,17 @@ cdef class Waiter:
         return 0
 
 
-cdef PyObject *call_two(PyObject *callable, PyObject *first, PyObject *second) noexcept:
-    """``callable(first, second)``; NULL, with the exception set, if it raised."""
-    cdef PyObject *arguments[3]
-    arguments[0] = NULL
-    arguments[1] = first
-    arguments[2] = second
-    return PyObject_Vectorcall(callable, &arguments[1], 2 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL)
+cdef inline PyObject *call_back(
+    PyObject *function, PyObject *receiver, PyObject *ws, PyObject *message
+) noexcept:
+    """``function(receiver, ws, message)``, without ``receiver`` if it is None; NULL, the exception set, if it raised."""
+    cdef PyObject *arguments[4]
+    arguments[1] = receiver
+    arguments[2] = ws
+    arguments[3] = message
+    if receiver == <PyObject *> None:
+        return PyObject_Vectorcall(function, &arguments[2], 2 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL)
+    return PyObject_Vectorcall(function, &arguments[1], 3 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL)
 
 
 cdef object take_error():
@@ -465,6 +478,7 @@ cdef class Reactor:
                     found.append(core)
         return found
 
+    @cython.final
     cdef uint32_t acquire(self, Core core) except? 0xFFFFFFFF:
         cdef uint32_t slot
         if self.free_count:
@@ -485,18 +499,21 @@ cdef class Reactor:
         self.ping_at[slot] = 0
         return slot
 
+    @cython.final
     cdef void release(self, Core core) noexcept:
         cdef uint32_t slot = core.slot
         if slot == NO_SLOT:
             return
         core.slot = NO_SLOT
         if self.ping_at[slot] != 0:
+            self.ping_at[slot] = 0
             self.keepalives -= 1
         self.cores[slot] = NULL
         self.owners[slot] = None
         self.free_slots[self.free_count] = slot
         self.free_count += 1
 
+    @cython.final
     cdef Outbox *take_box(self) except NULL:
         cdef Outbox *box = self.free_boxes
         if box != NULL:
@@ -508,8 +525,11 @@ cdef class Reactor:
             raise MemoryError
         return box
 
+    @cython.final
     cdef void give_box(self, Outbox *box) noexcept:
-        if self.free_box_count >= FREE_BOXES:
+        if self.free_box_count >= FREE_BOXES or (
+            self.free_box_count >= LARGE_BOXES and box.capacity > SMALL_BUFFER
+        ):
             outbox_free(box)
             return
         outbox_clear(box)
@@ -517,9 +537,11 @@ cdef class Reactor:
         self.free_boxes = box
         self.free_box_count += 1
 
+    @cython.final
     cdef void refresh_clock(self) noexcept:
         self.now = monotonic()
 
+    @cython.final
     cdef int touch(self, Core core) except -1:
         """Flush ``core`` (and let it go on reading, if it was held) at the end of this tick."""
         if not core.dirty:
@@ -528,6 +550,7 @@ cdef class Reactor:
             self.schedule()
         return 0
 
+    @cython.final
     cdef int schedule(self) except -1:
         if not self.ticking and not self.scheduled:
             self.scheduled = True
@@ -539,11 +562,13 @@ cdef class Reactor:
         self.begin_tick()
         self.end_tick()
 
+    @cython.final
     cdef int begin_tick(self) except -1:
         self.ticking = True
         self.refresh_clock()
         return 0
 
+    @cython.final
     cdef int end_tick(self) except -1:
         """Resume and flush until there is nothing left, or it is the loop's turn."""
         try:
@@ -551,11 +576,18 @@ cdef class Reactor:
             if self.dirty:
                 self.flush()
         finally:
-            self.ticking = False
-            if self.dirty or self.awake:
-                self.schedule()
+            self.stop_ticking()
         return 0
 
+    @cython.final
+    cdef int stop_ticking(self) except -1:
+        """What is left over, by an exception or by the slice being full, comes in the next tick."""
+        self.ticking = False
+        if self.dirty or self.awake:
+            self.schedule()
+        return 0
+
+    @cython.final
     cdef int drain_awake(self) except -1:
         """Let every coroutine that got something take a step."""
         cdef list batch
@@ -576,6 +608,7 @@ cdef class Reactor:
                 raise
         return 0
 
+    @cython.final
     cdef int flush(self) except -1:
         """Flush what was touched, a slice at a time so that a wide fan-out lets the loop breathe."""
         cdef Py_ssize_t budget = FLUSHES_PER_TICK
@@ -603,6 +636,7 @@ cdef class Reactor:
             self.drain_awake()
         return 0
 
+    @cython.final
     cdef int draw_key(self, uint8_t *key) except -1:
         """A mask key from the system's source of randomness, drawn in bulk (RFC 6455 5.3, 10.3)."""
         if self.key_at + 4 > len(self.keys):
@@ -622,6 +656,7 @@ cdef class Reactor:
         self.deadlines[core] = monotonic() + delay
         self.sweep_every(delay)
 
+    @cython.final
     cdef int keep_alive(self, Core core) except -1:
         """Begin to ping ``core``; the first time at a random point in the second half of the interval."""
         cdef double interval
@@ -635,6 +670,7 @@ cdef class Reactor:
             self.sweep_every(core.settings.ping_timeout)
         return 0
 
+    @cython.final
     cdef int sweep_every(self, double delay) except -1:
         """Sweep often enough that ``delay`` is kept to a quarter of itself, but no timer is set per connection."""
         cdef double granularity = min(max(delay / 4, 0.01), 1.0)
@@ -647,6 +683,7 @@ cdef class Reactor:
             self.sweep_later()
         return 0
 
+    @cython.final
     cdef int sweep_later(self) except -1:
         self.sweep_handle = self.loop.call_later(self.granularity, self._sweep, context=self.context)
         return 0
@@ -668,12 +705,13 @@ cdef class Reactor:
                     core.ping_or_give_up()
             self.end_tick()
         finally:
-            self.ticking = False
+            self.stop_ticking()
             if not self.deadlines and not self.keepalives:
                 self.granularity = 1.0
             elif self.sweep_handle is None:
                 self.sweep_later()
 
+    @cython.final
     cdef list ping_due(self):
         """Connections whose ping, or whose pong, is due."""
         cdef uint32_t slot
@@ -738,7 +776,7 @@ cdef class TransportCarrier(Carrier):
         cdef Segment *segment
         cdef int index
         cdef list parts
-        if self.paused or self.transport.is_closing():
+        if self.paused or core.half_closed or self.transport.is_closing():
             return 0
         parts = []
         for index in range(box.first, box.first + box.count):
@@ -813,6 +851,7 @@ cdef class Core(Decoder):
 
     # --- in
 
+    @cython.final
     cdef int received(self, const uint8_t *data, Py_ssize_t length) except -1:
         """Take bytes that the carrier has read. At the top of a tick, never from user code."""
         cdef Py_ssize_t used
@@ -824,27 +863,34 @@ cdef class Core(Decoder):
         if self._state == CONNECTING:
             self._on_bytes(PyBytes_FromStringAndSize(<char *> data, length))
             return 0
+        if self.spill is not None:    # a transport that had more, in spite of being paused
+            self.spill = self.spill[self.spill_at :] + PyBytes_FromStringAndSize(<char *> data, length)
+            self.spill_at = 0
+            return 0
         used = self.decode(data, length)
-        return self.after_read(data + used, length - used)
+        return self.after_read(data + used, length - used, None)
 
+    @cython.final
     cdef int received_direct(self, Py_ssize_t length) except -1:
         """``length`` bytes have been read to ``direct_space``'s place."""
         if self._state == CLOSED:
             return 0
         self.reactor.seen[self.slot] = self.reactor.now
         self.direct_filled(length)
-        return self.after_read(NULL, 0)
+        return self.after_read(NULL, 0, None)
 
-    cdef int after_read(self, const uint8_t *rest, Py_ssize_t length) except -1:
-        """Decode on while readers keep up; else keep what is left and stop reading."""
+    @cython.final
+    cdef int after_read(self, const uint8_t *rest, Py_ssize_t length, bytes source) except -1:
+        """Decode on while readers keep up; else keep what is left (the end of ``source``, if given) and stop reading."""
         cdef Py_ssize_t used
         while True:
             if self.error is not None and not self.muted:
-                self.muted = True
-                self._on_protocol_error(self.error)
-            if self.muted or self._state == CLOSED:
-                return 0
-            if not self.held:
+                # What came before the error is answered before the close frame goes out.
+                self.reactor.drain_awake()
+                if not self.muted:
+                    self.muted = True
+                    self._on_protocol_error(self.error)
+            if self.muted or not self.held:
                 return 0
             self.reactor.drain_awake()
             if self.box != NULL and not self.watching:
@@ -853,12 +899,7 @@ cdef class Core(Decoder):
             if self._state == CLOSED:
                 return 0
             if not self.may_go_on():
-                if length:
-                    self.spill = PyBytes_FromStringAndSize(<char *> rest, length)
-                if self.reading:
-                    self.reading = False
-                    self.carrier.hold_reading(self, True)
-                return 0
+                return self.keep(rest, length, source)
             self.held = False
             if length == 0:
                 return 0
@@ -866,6 +907,21 @@ cdef class Core(Decoder):
             rest += used
             length -= used
 
+    @cython.final
+    cdef int keep(self, const uint8_t *rest, Py_ssize_t length, bytes source) except -1:
+        """Stop reading; what has been read already waits."""
+        if length and source is not None:
+            self.spill = source
+            self.spill_at = len(source) - length
+        elif length:
+            self.spill = PyBytes_FromStringAndSize(<char *> rest, length)
+            self.spill_at = 0
+        if self.reading:
+            self.reading = False
+            self.carrier.hold_reading(self, True)
+        return 0
+
+    @cython.final
     cdef bint may_go_on(self) noexcept:
         """Whether readers, and the peer's reading, keep up with what comes in."""
         if self._state != OPEN:
@@ -874,15 +930,19 @@ cdef class Core(Decoder):
             return False
         return self.ring_count == 0 or <Py_ssize_t> self.ring_count < self.settings.max_queue
 
+    @cython.final
     cdef int resume(self) except -1:
         """Readers have caught up: decode what was kept, then read on."""
         cdef bytes data = self.spill
-        cdef Py_ssize_t used
+        cdef const uint8_t *rest
+        cdef Py_ssize_t length, used
         self.spill = None
         self.held = False
         if data is not None and not self.muted:
-            used = self.decode(<const uint8_t *> PyBytes_AS_STRING(data), len(data))
-            self.after_read(<const uint8_t *> PyBytes_AS_STRING(data) + used, len(data) - used)
+            rest = <const uint8_t *> PyBytes_AS_STRING(data) + self.spill_at
+            length = len(data) - self.spill_at
+            used = self.decode(rest, length)
+            self.after_read(rest + used, length - used, data)
         if not self.held and not self.reading and self._state != CLOSED:
             self.reading = True
             self.carrier.hold_reading(self, False)
@@ -909,19 +969,24 @@ cdef class Core(Decoder):
             self._on_close_frame(payload)
         return 0
 
+    @cython.final
     cdef int deliver(self, object message) except -1:
         """Hand a message to the listener, or to whoever is or will be in ``recv()``."""
         cdef PyObject *result
+        cdef object function = self.on_message  # kept alive: the call may end the connection
+        cdef object receiver = self.receiver
         if self._state != OPEN:
             return 0
-        if self.on_message is None:
+        if function is None:
             if self.listener is None:
                 return self.enqueue(message)
             return 0
-        result = call_two(<PyObject *> self.on_message, <PyObject *> self, <PyObject *> message)
+        result = call_back(
+            <PyObject *> function, <PyObject *> receiver, <PyObject *> self, <PyObject *> message
+        )
         if result == NULL:
             error = take_error()
-            if not isinstance(error, Exception):
+            if isinstance(error, (KeyboardInterrupt, SystemExit)):
                 raise error
             self._on_handler_error(error)
             return 0
@@ -930,6 +995,7 @@ cdef class Core(Decoder):
             self.held = True
         return 0
 
+    @cython.final
     cdef int enqueue(self, object message) except -1:
         cdef uint32_t room
         cdef uint32_t index
@@ -954,6 +1020,7 @@ cdef class Core(Decoder):
             self.wake()
         return 0
 
+    @cython.final
     cdef object dequeue(self):
         """The oldest message; there must be one."""
         cdef PyObject *first = self.ring[self.ring_first]
@@ -966,6 +1033,7 @@ cdef class Core(Decoder):
                 self.reactor.touch(self)
         return message
 
+    @cython.final
     cdef void free_ring(self) noexcept:
         cdef uint32_t index
         for index in range(self.ring_count):
@@ -974,6 +1042,7 @@ cdef class Core(Decoder):
         self.ring = NULL
         self.ring_first = self.ring_count = self.ring_room = 0
 
+    @cython.final
     cdef int wake(self) except -1:
         """Whoever is in ``recv()`` goes on at the end of this step of the tick."""
         cdef Waiter waiter = self.waiter
@@ -1050,11 +1119,13 @@ cdef class Core(Decoder):
             return self.wait_drained()
         return COMPLETED
 
+    @cython.final
     cdef int send_bytes(self, bytes data, int opcode) except -1:
         return self.write(
             0x80 | opcode, <const uint8_t *> PyBytes_AS_STRING(data), len(data), <PyObject *> data
         )
 
+    @cython.final
     cdef object wait_drained(self):
         """Above the high-water mark: try to get below it at once, else wait for the peer to read."""
         self.check_backlog()
@@ -1064,18 +1135,29 @@ cdef class Core(Decoder):
             self.drained = self.reactor.loop.create_future()
         return Later(self.drained)
 
+    @cython.final
     cdef int check_backlog(self) except -1:
-        if not self.watching and self.box != NULL:
-            self.carrier.flush(self)
-            self.after_flush()
-        if self._state == CLOSED or self.box == NULL:
+        """The queue is over the high-water mark: try to shorten it now; drop it if it is over ``max_backlog``.
+
+        Called by user code, so nothing here calls back: that is left to the end of the tick.
+        """
+        if self.box == NULL:
             return 0
+        if not self.watching:
+            self.deferring = True
+            try:
+                self.carrier.flush(self)
+            finally:
+                self.deferring = False
         if self.box.total > self.settings.write_high:
             self.above = True
-        if self.box.total > self.settings.max_backlog and self._state == OPEN:
-            self._on_overflow()
+        if self.box.total + <size_t> self.box.count * SEGMENT_COST > self.settings.max_backlog and not self.overflowed:
+            outbox_drop_unsent(self.box)
+            self.overflowed = OVERFLOWED
+            self.reactor.touch(self)
         return 0
 
+    @cython.final
     cdef int write(
         self, int first_byte, const uint8_t *data, Py_ssize_t length, PyObject *owner
     ) except -1:
@@ -1083,7 +1165,7 @@ cdef class Core(Decoder):
         cdef uint8_t header[MAX_HEADER]
         cdef uint8_t *out
         cdef Py_ssize_t size = write_header(header, first_byte, length, self.client)
-        if self._state == CLOSED:
+        if self._state == CLOSED or (self.overflowed and not first_byte & 8):
             return 0
         if self.box == NULL:
             self.box = self.reactor.take_box()
@@ -1092,9 +1174,12 @@ cdef class Core(Decoder):
             size += 4
         elif length >= SHARED_FROM and owner != NULL:
             out = outbox_extend(self.box, size)
-            if out == NULL or outbox_refer(self.box, owner, data, length) < 0:
+            if out == NULL:
                 raise MemoryError
             memcpy(out, header, size)
+            if outbox_refer(self.box, owner, data, length, True) < 0:
+                self.fail_later(MemoryError())  # a header without its payload is in the queue
+                raise MemoryError
             return self.reactor.touch(self)
         out = outbox_extend(self.box, size + length)
         if out == NULL:
@@ -1106,6 +1191,7 @@ cdef class Core(Decoder):
             memcpy(out + size, data, length)
         return self.reactor.touch(self)
 
+    @cython.final
     cdef int write_prepared(self, PreparedMessage message) except -1:
         cdef bytes frame = message.frame
         cdef uint8_t *data = <uint8_t *> PyBytes_AS_STRING(frame)
@@ -1113,27 +1199,41 @@ cdef class Core(Decoder):
             return self.write(
                 0x80 | message.opcode, data + message.header, len(frame) - message.header, NULL
             )
-        if self._state == CLOSED:
+        if self._state == CLOSED or self.overflowed:
             return 0
         if self.box == NULL:
             self.box = self.reactor.take_box()
-        if outbox_refer(self.box, <PyObject *> frame, data, len(frame)) < 0:
+        if outbox_refer(self.box, <PyObject *> frame, data, len(frame), False) < 0:
             raise MemoryError
         return self.reactor.touch(self)
 
+    @cython.final
     cdef int settle(self) except -1:
         """At the end of a tick: send what is queued, read on if that was held."""
         if self._state == CLOSED:
             return 0
+        if self.failed:
+            return self.lost(self.failure)
+        if self.overflowed == OVERFLOWED:
+            self.overflowed = TOLD
+            self._on_overflow()
         if self.box != NULL and not self.watching:
             self.carrier.flush(self)
             if self.box != NULL and self.box.total > self.settings.write_high:
                 self.above = True
         self.after_flush()
-        if not self.reading and self._state != CLOSED and self.may_go_on():
+        if not self.reading and not self.end_of_file and self._state != CLOSED and self.may_go_on():
             self.resume()
         return 0
 
+    @cython.final
+    cdef int fail_later(self, object error) except -1:
+        """Lost, but user code is running: at the end of the tick."""
+        self.failed = True
+        self.failure = error
+        return self.reactor.touch(self)
+
+    @cython.final
     cdef int after_flush(self) except -1:
         """The outbox got shorter: tell those who wait for it."""
         cdef size_t left = 0
@@ -1152,11 +1252,12 @@ cdef class Core(Decoder):
                 self.drained = None
             if not self.reading:
                 self.reactor.touch(self)
-            self._on_drained()
-        if left == 0 and self.ending != KEEP:
+            self._on_drained()        # which may send, close or drop
+        if self.ending != KEEP and self._state != CLOSED and (self.box == NULL or self.box.total == 0):
             return self.end_writing()
         return 0
 
+    @cython.final
     cdef int end_writing(self) except -1:
         """The last byte has left: do with the TCP connection what was decided."""
         if self.ending == DROP or self.end_of_file:
@@ -1171,6 +1272,7 @@ cdef class Core(Decoder):
 
     # --- the end
 
+    @cython.final
     cdef int end_reached(self) except -1:
         """The peer has sent FIN."""
         self.end_of_file = True
@@ -1183,10 +1285,13 @@ cdef class Core(Decoder):
             return 0
         return self.lost(None)
 
+    @cython.final
     cdef int lost(self, object error, bint orderly=False) except -1:
         """The TCP connection is gone, or is dropped now; ``orderly``: everything queued has left us."""
         if self._state == CLOSED:
             return 0
+        if self.deferring:
+            return self.fail_later(error)
         self.carrier.drop(self, orderly)
         self.leave()
         if self.box != NULL:
@@ -1199,13 +1304,14 @@ cdef class Core(Decoder):
                 self.drained.exception()
             self.drained = None
         self.wake()
-        self.on_message = None        # with it goes the cycle through a listener that keeps us
+        self.on_message = self.receiver = None  # with it goes the cycle through a listener that keeps us
         try:
             self._on_lost(error)
         finally:
             self.reactor.release(self)
         return 0
 
+    @cython.final
     cdef int leave(self) except -1:
         """Nothing comes in or goes out any more."""
         self._state = CLOSED
@@ -1217,14 +1323,20 @@ cdef class Core(Decoder):
         self.reactor.deadlines.pop(self, None)
         return 0
 
+    @cython.final
     cdef bint closed_for_recv(self) noexcept:
         """Whether nothing more can come: closed, or the peer's close frame has been seen."""
         return self._state == CLOSED or self.close_seen or self.muted
 
+    @cython.final
     cdef int ping_or_give_up(self) except -1:
         """Keepalive (``ping_interval``): send a ping, or miss a pong."""
         cdef double now = self.reactor.now
         if self._state != OPEN:
+            return 0
+        if self.ping_sent != 0 and not self.reading and self.settings.ping_timeout is not None:
+            # The pong may be waiting behind what we do not read: no fault of the peer's.
+            self.reactor.ping_at[self.slot] = now + <double> self.settings.ping_timeout
             return 0
         if self.ping_sent != 0 and self.settings.ping_timeout is not None:
             self.reactor.keepalives -= 1
@@ -1244,6 +1356,10 @@ cdef class Core(Decoder):
     def _opened(self, on_message) -> None:
         """The handshake is done: messages go to ``on_message`` (``None``: to ``recv``, or nowhere if there is a listener)."""
         self._state = OPEN
+        # A bound method is called as its function: one call less per message.
+        if isinstance(on_message, MethodType):
+            self.receiver = on_message.__self__
+            on_message = on_message.__func__
         self.on_message = on_message
         self.reactor.keep_alive(self)
 
@@ -1255,12 +1371,16 @@ cdef class Core(Decoder):
         try:
             if outer:
                 self.reactor.begin_tick()
-            self.received(<const uint8_t *> view.buf, view.len)
+            try:
+                self.received(<const uint8_t *> view.buf, view.len)
+            except BaseException as error:
+                self.lost(error)
+                raise
             if outer:
                 self.reactor.end_tick()
         finally:
             if outer:
-                self.reactor.ticking = False
+                self.reactor.stop_ticking()
             PyBuffer_Release(&view)
 
     def _receive_eof(self) -> None:
@@ -1274,7 +1394,7 @@ cdef class Core(Decoder):
     def _write_bytes(self, bytes data not None) -> None:
         """Queue bytes that are not a frame: a handshake."""
         cdef uint8_t *out
-        if self._state == CLOSED:
+        if self._state == CLOSED or not data:
             return
         if self.box == NULL:
             self.box = self.reactor.take_box()
@@ -1288,11 +1408,6 @@ cdef class Core(Decoder):
         """Queue a control frame."""
         self.write(0x80 | opcode, <const uint8_t *> PyBytes_AS_STRING(payload), len(payload), NULL)
 
-    def _drop_unsent(self) -> None:
-        """Forget what is queued, but for a frame that has begun to leave."""
-        if self.box != NULL:
-            outbox_drop_unsent(self.box)
-
     def _end(self, bint linger) -> None:
         """Close the TCP connection once everything queued has left: at once, or after the peer's FIN."""
         self.ending = LINGER if linger else DROP
@@ -1301,8 +1416,8 @@ cdef class Core(Decoder):
     def _mute(self) -> None:
         """Ignore what comes in from now on."""
         self.muted = True
-        if not self.reading and self._state != CLOSED:
-            self.spill = None
+        self.spill = None
+        if not self.reading and not self.end_of_file and self._state != CLOSED:
             self.reading = True
             self.carrier.hold_reading(self, False)
 

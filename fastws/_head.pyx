@@ -6,7 +6,7 @@ only if someone asks for them. ``fastws/_pure/head.py`` is the twin.
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.stdint cimport uint8_t
-from libc.string cimport memchr, memset
+from libc.string cimport memchr, memcmp, memset
 
 from .exceptions import InvalidMessage
 
@@ -172,7 +172,7 @@ def parse_head(bytes data not None):
     # request-line = method SP request-target SP HTTP-version (RFC 9112 3)
     stop = line_end(at, end)
     if stop == NULL:
-        return unfinished(end - begin)
+        return unfinished(begin, at, end)
     colon = <const uint8_t *> memchr(at, c' ', stop - at)
     if colon == NULL or colon == at or not all_of(at, colon, NAME_CHAR):
         raise InvalidMessage("malformed request line")
@@ -182,7 +182,7 @@ def parse_head(bytes data not None):
     if colon == NULL or colon == at or not all_of(at, colon, TARGET_CHAR):
         raise InvalidMessage("malformed request line")
     at = colon + 1
-    if stop - at != 8 or not same(at, 5, "http/") or at[6] != c'.':
+    if stop - at != 8 or memcmp(at, b"HTTP/", 5) != 0 or at[6] != c'.' or not (is_digit(at[5]) and is_digit(at[7])):
         raise InvalidMessage("malformed request line")
     if at[5] != c'1':
         raise InvalidMessage("HTTP version is not 1.1", status=505)
@@ -192,9 +192,9 @@ def parse_head(bytes data not None):
     while True:
         stop = line_end(at, end)
         if stop == NULL:
-            return unfinished(end - begin)
-        if stop - begin > HEAD_LIMIT:
-            return unfinished(stop - begin)
+            return unfinished(begin, at, end)
+        if stop + 2 - begin > HEAD_LIMIT:
+            raise too_long()
         if stop == at:
             break
         lines += 1
@@ -240,14 +240,25 @@ def parse_head(bytes data not None):
     return head
 
 
-cdef object unfinished(Py_ssize_t size):
-    if size > HEAD_LIMIT:
-        raise InvalidMessage(f"request head of more than {HEAD_LIMIT} bytes", status=431)
+cdef object unfinished(const uint8_t *begin, const uint8_t *at, const uint8_t *end):
+    """The line at ``at`` has no CRLF yet: refuse the head if it cannot become one."""
+    if end - begin > HEAD_LIMIT:
+        raise too_long()
+    if memchr(at, c'\n', end - at) != NULL:
+        raise InvalidMessage("line of the request head ends without CR")
     return None
 
 
+cdef object too_long():
+    return InvalidMessage(f"request head of more than {HEAD_LIMIT} bytes", status=431)
+
+
+cdef bint is_digit(uint8_t char) noexcept nogil:
+    return c'0' <= char <= c'9'
+
+
 cdef const uint8_t *line_end(const uint8_t *at, const uint8_t *end) noexcept:
-    """Where the CRLF of this line is; NULL if it is not here. A bare CR or LF is left for the grammar to refuse."""
+    """Where the CRLF of this line is; NULL if it is not here."""
     cdef const uint8_t *stop
     while True:
         stop = <const uint8_t *> memchr(at, c'\r', end - at)

@@ -17,6 +17,7 @@ cdef struct Segment:
     PyObject *owner          # NULL: in the outbox's own buffer
     size_t start             # offset in the buffer, or address
     size_t length
+    bint joined              # goes on with the frame whose header is in front of it
 
 cdef struct Outbox:
     size_t total             # bytes not sent yet
@@ -35,6 +36,8 @@ cdef Outbox *outbox_new() noexcept
 cdef void outbox_free(Outbox *box) noexcept
 cdef void outbox_clear(Outbox *box) noexcept
 cdef uint8_t *outbox_extend(Outbox *box, size_t length) noexcept
-cdef int outbox_refer(Outbox *box, PyObject *owner, const uint8_t *data, size_t length) noexcept
+cdef int outbox_refer(
+    Outbox *box, PyObject *owner, const uint8_t *data, size_t length, bint joined
+) noexcept
 cdef void outbox_sent(Outbox *box, size_t length) noexcept
 cdef void outbox_drop_unsent(Outbox *box) noexcept

@@ -111,6 +111,7 @@ cdef uint8_t *outbox_extend(Outbox *box, size_t length) noexcept:
         last.owner = NULL
         last.start = box.used
         last.length = 0
+        last.joined = False
     where = box.buffer + box.used
     last.length += length
     box.used += length
@@ -119,9 +120,12 @@ cdef uint8_t *outbox_extend(Outbox *box, size_t length) noexcept:
 
 
 cdef int outbox_refer(
-    Outbox *box, PyObject *owner, const uint8_t *data, size_t length
+    Outbox *box, PyObject *owner, const uint8_t *data, size_t length, bint joined
 ) noexcept:
-    """Queue ``length`` bytes of ``owner``, which must not change; -1 if memory is out."""
+    """Queue ``length`` bytes of ``owner``, which must not change; -1 if memory is out.
+
+    ``joined``: they are the payload of the frame whose header was queued last.
+    """
     cdef Segment *segment = new_segment(box)
     if segment == NULL:
         return -1
@@ -129,6 +133,7 @@ cdef int outbox_refer(
     segment.owner = owner
     segment.start = <size_t> data
     segment.length = length
+    segment.joined = joined
     box.total += length
     return 0
 
@@ -155,13 +160,21 @@ cdef void outbox_sent(Outbox *box, size_t length) noexcept:
 
 
 cdef void outbox_drop_unsent(Outbox *box) noexcept:
-    """Drop what has not begun to leave. The rest of a begun segment stays: it may end inside a frame."""
+    """Drop what has not begun to leave, but no part of a frame that has.
+
+    The rest of a begun segment stays, as it may end inside a frame; so does the payload that belongs to it.
+    """
     cdef int keep = 1 if box.begun else 0
     cdef int index
+    while keep < box.count and box.segments[box.first + keep].joined:
+        keep += 1
     for index in range(box.first + keep, box.first + box.count):
         box.total -= box.segments[index].length
         Py_XDECREF(box.segments[index].owner)
     box.count = keep
+    box.used = 0
+    for index in range(box.first, box.first + keep):
+        if box.segments[index].owner == NULL:
+            box.used = box.segments[index].start + box.segments[index].length
     if keep == 0:
         box.first = 0
-        box.used = 0

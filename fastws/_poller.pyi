@@ -1,7 +1,7 @@
 import logging
 import socket
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Self
 
 from ._core import Carrier, Core, Reactor
 
@@ -9,7 +9,7 @@ ACCEPT_PAUSE: Final[float]
 logger: logging.Logger
 
 class Poller(Carrier):
-    def __init__(self, reactor: Reactor) -> None: ...
+    def __new__(cls, reactor: Reactor) -> Self: ...
     @property
     def reactor(self) -> Reactor: ...
     def listen(self, sock: socket.socket, accepted: Callable[[Poller], Core]) -> Listening: ...

@@ -137,6 +137,7 @@ cdef class Poller(Carrier):
 
     cdef int accept(self, Listening listening) except -1:
         cdef int count, fd
+        cdef Core core
         for count in range(ACCEPT_BATCH):
             fd = accept4(listening.fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)
             if fd < 0:
@@ -144,19 +145,24 @@ cdef class Poller(Carrier):
                     break
                 if c_errno == EINTR or c_errno == ECONNABORTED:
                     continue
-                if c_errno in (EMFILE, ENFILE, ENOBUFS, ENOMEM):
-                    self.pause_accepting(listening, c_errno)
-                    return 0
-                raise OSError(c_errno, os.strerror(c_errno))
+                self.pause_accepting(listening, c_errno)
+                return 0
             if len(self.reactor) >= self.reactor.capacity:
                 close(fd)
                 self.pause_accepting(listening, EMFILE)
                 return 0
             try:
-                self.add(listening.accepted(self), fd)
+                core = listening.accepted(self)
             except BaseException:
                 close(fd)
                 raise
+            try:
+                self.add(core, fd)
+            except OSError as error:
+                close(fd)
+                core.lost(error)
+                self.pause_accepting(listening, error.errno)
+                return 0
             if listening.fd not in self.listeners:
                 return 0              # closed by what it accepted
         if listening.complained and count:
@@ -323,9 +329,11 @@ cdef class Poller(Carrier):
             core.dirty = True
             try:
                 self.read(core)
-            except Exception as error:
-                logger.exception("connection dropped")
+            except BaseException as error:
                 core.lost(error)
+                if not isinstance(error, Exception):
+                    raise
+                logger.error("connection dropped", exc_info=error)
             finally:
                 core.dirty = False
             self.reactor.drain_awake()

@@ -21,8 +21,10 @@ class ServerProtocol(asyncio.Protocol):
         self.server = server
         self.connection: Connection | None = None
         self.carrier: TransportCarrier | None = None
+        self.secure = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.secure = transport.get_extra_info("sslcontext") is not None
         high, low = self.server.settings.write_high, self.server.settings.write_low
         transport.set_write_buffer_limits(high, low)  # type: ignore[attr-defined]
         self.carrier = TransportCarrier(transport)
@@ -39,7 +41,7 @@ class ServerProtocol(asyncio.Protocol):
     def eof_received(self) -> bool:
         if self.connection is not None:
             self.connection._receive_eof()
-        return True  # closing is our business: there may be bytes to send yet
+        return not self.secure  # closing is our business: there may be bytes to send yet
 
     def pause_writing(self) -> None:
         if self.carrier is not None:

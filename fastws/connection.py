@@ -357,7 +357,6 @@ class Connection(Core):
         self._fail(CloseCode.INTERNAL_ERROR, "", error)
 
     def _on_overflow(self) -> None:
-        self._drop_unsent()
         self._call("on_overflow")
         if self._state == State.OPEN:
             self.close(CloseCode.POLICY_VIOLATION, "too slow")
@@ -407,5 +406,5 @@ class Connection(Core):
             return
         try:
             callback(self, *arguments)
-        except Exception as error:
+        except (Exception, asyncio.CancelledError) as error:
             self._on_handler_error(error)

@@ -262,6 +262,8 @@ class Server:
             ws._write_bytes(switching(head.key, lines))
         elif not self._custom_response(ws, head, lines):
             return
+        if ws._state != State.CONNECTING:
+            return  # dropped by a function of the user's
         self._open(ws, head)
         if rest:
             ws._receive(rest)
@@ -406,11 +408,11 @@ class Server:
                 self._closed.set_result(None)
 
     def _address(self, ws: Connection, name: str) -> Any:
+        if ws._state == State.CLOSED:
+            return None
         carrier = ws.carrier
         if isinstance(carrier, TransportCarrier):
             return carrier.transport.get_extra_info(name)
-        if ws._fileno < 0:
-            return None
         sock = socket.socket(fileno=ws._fileno)
         try:
             return getattr(sock, f"get{name}")()

@@ -80,6 +80,11 @@ class HttpSide:
         date = formatdate(usegmt=True).encode()
         self._state.default_headers = [(b"date", date), *self._config.encoded_headers]
 
+    def abort(self) -> None:
+        """Cut the connections that are left."""
+        for connection in list(self._state.connections):
+            connection.transport.abort()
+
     async def close(self) -> None:
         """Let running responses finish, and close idle connections."""
         for connection in list(self._state.connections):

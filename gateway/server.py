@@ -100,6 +100,7 @@ class Gateway:
                 if now >= next_second:
                     next_second = now + 1.0
                     self._http.tick()
+                    self.node.engine.tick()
             except Exception:  # the heartbeat must go on
                 log.exception("heartbeat failed")
             await asyncio.sleep(SWEEP_PERIOD)
@@ -121,8 +122,9 @@ class Gateway:
                 await asyncio.gather(server.wait_closed(), self._http.close())
         except TimeoutError:
             log.warning("cutting connections", connections=len(server.connections))
-            for ws in list(server.connections):
+            for ws in server.connections:
                 ws.abort()
+            self._http.abort()
         if self._clockwork is not None:
             self._clockwork.cancel()
             with contextlib.suppress(asyncio.CancelledError):

@@ -1,10 +1,10 @@
 """What a connection does per message, and what the connections of one loop share: the twin of
 ``fastws._core``.
 
-Order of a tick: bytes are decoded and callbacks run, then outboxes are flushed. Nothing here
-flushes from inside a callback (but for a connection above its high-water mark), so that a burst of
-``send`` leaves at once. Coroutines in ``recv()`` wait on ordinary futures. Bytes move through
-asyncio transports only: there is no poller in Python.
+Order of a tick: bytes are decoded and callbacks run, then outboxes are flushed. User code is never
+re-entered: what a call of the user's meets (a queue that is too long) is acted on at the end of the
+tick. Coroutines in ``recv()`` wait on ordinary futures. Bytes move through asyncio transports only:
+there is no poller in Python.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ from ..exceptions import ConcurrencyError, ConnectionClosed, ProtocolError
 from .codec import Decoder, encode_frame
 
 if TYPE_CHECKING:
-    from typing_extensions import Buffer, Self
+    from typing import Self
+
+    from typing_extensions import Buffer
 
 __all__ = [
     "Carrier",
@@ -59,6 +61,7 @@ _NO_SLOT: Final = 0xFFFFFFFF
 _NO_LIMIT: Final = sys.maxsize
 
 _FLUSHES_PER_TICK: Final = 512  # outboxes flushed before the loop gets its turn again
+_SEGMENT_COST: Final = 64  # bytes that a queued frame costs besides its own, for max_backlog
 
 # The payload of keepalive pings, told from those that the user sends.
 _KEEPALIVE: Final = b"fastws"
@@ -121,6 +124,7 @@ class Settings:
         self.ping_timeout = ping_timeout
         self.open_timeout = open_timeout
         self.close_timeout = close_timeout
+        self.connections = 0  # that are not closed
 
 
 class PreparedMessage:
@@ -212,11 +216,13 @@ class Reactor:
         return len(self._owners) - len(self._free)
 
     def connections(self, settings: Settings | None = None) -> list[Any]:
-        """Those of one server, or all."""
+        """Those of one server, or all, that are not closed."""
         return [
             core
             for core in self._owners
-            if core is not None and (settings is None or core.settings is settings)
+            if core is not None
+            and core._state != _CLOSED
+            and (settings is None or core.settings is settings)
         ]
 
     def _acquire(self, core: Core) -> int:
@@ -234,8 +240,6 @@ class Reactor:
         return slot
 
     def _release(self, core: Core) -> None:
-        self.deadlines.pop(core, None)
-        self._ping_at.pop(core, None)
         if core.slot != _NO_SLOT:
             self._owners[core.slot] = None
             self._free.append(core.slot)
@@ -371,12 +375,10 @@ class Carrier:
         """Send from the outbox of ``core`` what can be taken now."""
         raise NotImplementedError
 
-    def _unsent(self) -> int:
-        """Bytes that were taken, but have not left this process."""
-        raise NotImplementedError
-
-    def _report_sent(self) -> None:
-        """Call ``core._writable()`` when ``_unsent()`` gets down to 0."""
+    def _is_sending(self) -> bool:
+        """Whether bytes that were taken have not left this process: then ``core._writable()`` is
+        called when the last one has. Nothing more must be sent.
+        """
         raise NotImplementedError
 
     def _hold_reading(self, hold: bool) -> None:
@@ -387,8 +389,10 @@ class Carrier:
         """Send FIN, go on reading."""
         raise NotImplementedError
 
-    def _drop(self, core: Core) -> None:
-        """Close the socket now. ``core`` hears no more of it."""
+    def _drop(self, orderly: bool) -> None:
+        """Close the socket now; the connection hears no more of it. ``orderly``: after what it was
+        given has left.
+        """
         raise NotImplementedError
 
 
@@ -410,18 +414,17 @@ class TransportCarrier(Carrier):
         self._paused = False
 
     def _flush(self, core: Core) -> None:
-        if not self._paused and not self.transport.is_closing():
+        if not self._paused and not core._half_closed and not self.transport.is_closing():
             # Not writelines(): where it does not join, it forgets to pause us (CVE-2024-12254).
             data = core._outbox[0] if len(core._outbox) == 1 else b"".join(core._outbox)
-            core._outbox.clear()
-            core._queued = 0
+            core._forget_queued()
             self.transport.write(data)
 
-    def _unsent(self) -> int:
-        return 0 if self.transport.is_closing() else self.transport.get_write_buffer_size()
-
-    def _report_sent(self) -> None:
-        self.transport.set_write_buffer_limits(0)
+    def _is_sending(self) -> bool:
+        if self.transport.is_closing() or not self.transport.get_write_buffer_size():
+            return False
+        self.transport.set_write_buffer_limits(0)  # resume_writing() comes when it is empty
+        return True
 
     def _hold_reading(self, hold: bool) -> None:
         if self.transport.is_closing():
@@ -435,15 +438,12 @@ class TransportCarrier(Carrier):
         if self.transport.can_write_eof() and not self.transport.is_closing():
             self.transport.write_eof()
 
-    def _drop(self, core: Core) -> None:
-        if self.transport.is_closing():
-            return
-        # Only an orderly end waits for TLS to end too. And nothing waits, for ever if need be, for
-        # the peer to read what is unsent.
-        if core._ending == _KEEP or core._queued or self._unsent():
-            self.transport.abort()
-        else:
+    def _drop(self, orderly: bool) -> None:
+        # Only an orderly end waits for TLS to end as well.
+        if orderly:
             self.transport.close()
+        elif not self.transport.is_closing():
+            self.transport.abort()
 
 
 # --- one per connection
@@ -460,34 +460,72 @@ class Core:
     # It has a decoder, where the compiled one is a decoder: attributes that users set on a
     # connection cannot meet those of the decoder then.
 
-    __slots__ = (
-        "_above",
-        "_close_seen",
-        "_decoder",
-        "_details",
-        "_dirty",
-        "_drained",
-        "_end_of_file",
-        "_ending",
-        "_half_closed",
-        "_held",
-        "_messages",
-        "_on_message",
-        "_outbox",
-        "_ping_sent",
-        "_queued",
-        "_reading",
-        "_spill",
-        "_state",
-        "_waiter",
-        "carrier",
-        "latency",
-        "listener",
-        "muted",
-        "reactor",
-        "settings",
-        "slot",
-    )
+    settings: Settings
+    reactor: Reactor
+    carrier: Carrier
+    slot: int
+    listener: Any
+    latency: float  # seconds from the last ping to its pong
+    muted: bool  # bytes that come in are ignored
+    _details: Any  # what few connections need: the cold part's
+    _state: int
+    _decoder: Decoder
+    _close_seen: bool
+    _on_message: Any
+    _messages: deque[str | bytes]  # not received yet
+    _waiter: asyncio.Future[None] | None  # in recv()
+    _spill: list[tuple[int, Any]]  # decoded but not taken yet, while held; the oldest is last
+    _reading: bool  # the carrier reads
+    _held: bool  # readers, or the peer's reading, do not keep up
+    _end_of_file: bool  # the peer has sent FIN
+    _outbox: list[bytes]  # whole frames
+    _queued: int  # bytes in it
+    _dirty: bool  # to be flushed at the end of the tick
+    _above: bool  # the outbox has passed the high-water mark and is not below the low one yet
+    _drained: asyncio.Future[None] | None  # of a send() above the high-water mark
+    _overflowed: bool  # the outbox passed max_backlog and was dropped: no message goes out any more
+    _overflow_told: bool
+    _ending: int  # _KEEP, _LINGER or _DROP
+    _half_closed: bool  # we have sent FIN
+    _ping_sent: float  # 0: no keepalive ping is waiting for its pong
+
+    # In __new__, as the compiled one: the cold part's __init__ need not call ours.
+    def __new__(cls, settings: Settings, reactor: Reactor, carrier: Carrier, *args: object) -> Self:
+        self = super().__new__(cls)
+        self.settings = settings
+        self.reactor = reactor
+        self.carrier = carrier
+        self.listener = None
+        self.latency = 0.0
+        self.muted = False
+        self._details = None
+        self._state = _CONNECTING
+        self._decoder = Decoder(
+            client=settings.client,
+            max_size=settings.max_size,
+            max_fragments=settings.max_fragments,
+        )
+        self._close_seen = False
+        self._on_message = None
+        self._messages = deque()
+        self._waiter = None
+        self._spill = []
+        self._reading = True
+        self._held = False
+        self._end_of_file = False
+        self._outbox = []
+        self._queued = 0
+        self._dirty = False
+        self._above = False
+        self._drained = None
+        self._overflowed = False
+        self._overflow_told = False
+        self._ending = _KEEP
+        self._half_closed = False
+        self._ping_sent = 0.0
+        self.slot = reactor._acquire(self)
+        settings.connections += 1
+        return self
 
     if TYPE_CHECKING:  # what the cold part adds
 
@@ -503,47 +541,6 @@ class Core:
         def _on_lost(self, error: BaseException | None) -> None: ...
         def _closed_error(self) -> ConnectionClosed: ...
         def _ended_well(self) -> bool: ...
-
-    # In __new__, as the compiled one: the cold part's __init__ need not call ours.
-    def __new__(
-        cls, settings: Settings, reactor: Reactor, carrier: Carrier, *args: object
-    ) -> Self:
-        self = super().__new__(cls)
-        self.settings = settings
-        self.reactor = reactor
-        self.carrier = carrier
-        self.listener: Any = None
-        self.muted = False  # bytes that come in are ignored
-        self.latency = 0.0
-        self._details: Any = None  # what few connections need: the cold part's
-        self._state = _CONNECTING
-        self._decoder = Decoder(
-            client=settings.client,
-            max_size=settings.max_size,
-            max_fragments=settings.max_fragments,
-        )
-        self._on_message: Any = None
-        self._close_seen = False
-        self._messages: deque[str | bytes] = deque()  # not received yet
-        self._waiter: asyncio.Future[None] | None = None  # in recv()
-        # Reading
-        self._reading = True  # the carrier reads
-        self._held = False  # readers, or the peer's reading, do not keep up
-        # Decoded but not taken yet, while held; the oldest is last
-        self._spill: list[tuple[int, Any]] = []
-        self._end_of_file = False  # the peer has sent FIN
-        # Writing
-        self._outbox: list[bytes] = []  # whole frames
-        self._queued = 0  # bytes in it
-        self._dirty = False  # to be flushed at the end of the tick
-        # Whether the outbox has passed the high-water mark and is not below the low one yet
-        self._above = False
-        self._drained: asyncio.Future[None] | None = None  # of a send() above the high-water mark
-        self._ending = _KEEP
-        self._half_closed = False  # we have sent FIN
-        self._ping_sent = 0.0  # 0: no keepalive ping is waiting for its pong
-        self.slot = reactor._acquire(self)
-        return self
 
     @property
     def error(self) -> ProtocolError | None:
@@ -578,6 +575,14 @@ class Core:
             if self._held and not self._catch_up():
                 return
         if self._decoder.error is not None and not self.muted:
+            if self._messages:
+                # What came before the error is answered before the close frame goes out.
+                self.reactor.loop.call_soon(self._refuse_bytes)
+            else:
+                self._refuse_bytes()
+
+    def _refuse_bytes(self) -> None:
+        if self._decoder.error is not None and not self.muted:
             self.muted = True
             self._on_protocol_error(self._decoder.error)
 
@@ -595,17 +600,21 @@ class Core:
 
     def _may_go_on(self) -> bool:
         """Whether readers, and the peer's reading, keep up with what comes in."""
+        if self._state != _OPEN:
+            return True  # messages are dropped, and the close frame is waited for
         return not self._above and len(self._messages) < self.settings.max_queue
 
     def _resume(self) -> None:
         """Readers have caught up: take what was kept, then read on."""
         self._held = False
         self._take_events()
-        if not self._held and not self._reading and self._state != _CLOSED:
+        if not self._held and not self._end_of_file and self._state != _CLOSED:
             self._reading = True
             self.carrier._hold_reading(False)
 
     def _on_event(self, opcode: int, payload: Any) -> None:
+        if self._state == _CLOSED:
+            return
         if opcode <= _BINARY:
             self._deliver(payload)
         elif opcode == _PING:
@@ -629,7 +638,9 @@ class Core:
         if self._on_message is not None:
             try:
                 self._on_message(self, message)
-            except Exception as error:
+            except (KeyboardInterrupt, SystemExit):
+                raise
+            except BaseException as error:
                 self._on_handler_error(error)
                 return
             if self._above:
@@ -656,9 +667,7 @@ class Core:
             if self._closed_for_recv():
                 raise self._closed_error()
             if self._waiter is not None:
-                raise ConcurrencyError(
-                    "another coroutine is waiting in recv() of this connection"
-                )
+                raise ConcurrencyError("another coroutine is waiting in recv() of this connection")
             self._waiter = self.reactor.loop.create_future()
             try:
                 await self._waiter
@@ -725,15 +734,27 @@ class Core:
         return Later(self._drained)
 
     def _check_backlog(self) -> None:
+        """The queue is over the high-water mark: try to shorten it now; drop it if it is over
+        ``max_backlog``.
+
+        Called by user code, so nothing here calls back: that is left to the end of the tick.
+        """
         self._flush()
-        if self._queued > self.settings.max_backlog and self._state == _OPEN:
-            self._on_overflow()
+        cost = self._queued + len(self._outbox) * _SEGMENT_COST
+        if cost > self.settings.max_backlog and not self._overflowed:
+            self._forget_queued()
+            self._overflowed = True
+            self.reactor._touch(self)
 
     def _write_prepared(self, message: PreparedMessage) -> None:
         if self.settings.client:
             self._write_frame(message.opcode, message.frame[message.header :])
-        else:
+        elif not self._overflowed:
             self._write_bytes(message.frame)
+
+    def _forget_queued(self) -> None:
+        self._outbox.clear()
+        self._queued = 0
 
     def _flush(self) -> None:
         """Hand the carrier what it takes; whoever waits hears of it at the end of the tick."""
@@ -746,6 +767,9 @@ class Core:
         """At the end of a tick: send what is queued, read on if that was held."""
         if self._state == _CLOSED:
             return
+        if self._overflowed and not self._overflow_told:
+            self._overflow_told = True
+            self._on_overflow()
         self._flush()
         if self._above and self._queued <= self.settings.write_low:
             self._above = False
@@ -753,10 +777,10 @@ class Core:
                 if not self._drained.done():
                     self._drained.set_result(None)
                 self._drained = None
-            self._on_drained()
-        if not self._queued and self._ending != _KEEP:
+            self._on_drained()  # which may send, close or drop
+        if self._ending != _KEEP and self._state != _CLOSED and not self._queued:
             self._end_writing()
-        if not self._reading and self._held and not self.muted and self._may_go_on():
+        if not self._reading and not self.muted and self._may_go_on():
             self._resume()
 
     def _end_writing(self) -> None:
@@ -765,11 +789,8 @@ class Core:
             if not self._half_closed:
                 self._half_closed = True
                 self.carrier._half_close()
-        elif self.carrier._unsent():
-            # Until the deadline: a peer that does not read shall not keep the socket.
-            self.carrier._report_sent()
-        else:
-            self._lose()
+        elif not self.carrier._is_sending():  # else until the deadline
+            self._lose(orderly=True)
 
     # --- the end
 
@@ -777,7 +798,7 @@ class Core:
         """The peer has sent FIN."""
         self._end_of_file = True
         if (self._state == _CLOSING or self._ending != _KEEP) and (
-            self._queued or self.carrier._unsent()
+            self._queued or self.carrier._is_sending()
         ):
             # Half-closed after a close frame: it may still read what we have for it, until the
             # deadline.
@@ -785,24 +806,33 @@ class Core:
         else:
             self._lose()
 
-    def _lose(self, error: BaseException | None = None) -> None:
-        """Drop the TCP connection now."""
+    def _lose(self, error: BaseException | None = None, *, orderly: bool = False) -> None:
+        """Drop the TCP connection now; ``orderly``: everything queued has left."""
         if self._state == _CLOSED:
             return
-        self.carrier._drop(self)
-        self._state = _CLOSED
-        self._mute()
-        self._outbox.clear()
-        self._queued = 0
-        self._above = False
+        self.carrier._drop(orderly)
+        self._leave()
         if self._drained is not None:
             if not self._drained.done():
                 self._drained.set_exception(self._closed_error())
                 self._drained.exception()  # not everyone waits for it
             self._drained = None
         self._wake()
-        self.reactor._release(self)
-        self._on_lost(error)
+        self._on_message = None  # with it goes the cycle through a listener that keeps us
+        try:
+            self._on_lost(error)
+        finally:
+            self.reactor._release(self)
+
+    def _leave(self) -> None:
+        """Nothing comes in or goes out any more."""
+        self._state = _CLOSED
+        self._mute()
+        self._forget_queued()
+        self._above = False
+        self.settings.connections -= 1
+        self.reactor.deadlines.pop(self, None)
+        self.reactor._ping_at.pop(self, None)
 
     # --- keepalive
 
@@ -812,6 +842,10 @@ class Core:
             self.reactor._ping_at.pop(self, None)
             return
         interval, timeout = self.settings.ping_interval, self.settings.ping_timeout
+        if self._ping_sent and timeout is not None and not self._reading:
+            # The pong may be waiting behind what we do not read: no fault of the peer's.
+            self.reactor._ping_at[self] = now + timeout
+            return
         if self._ping_sent and timeout is not None:
             self.reactor._ping_at.pop(self, None)
             self._on_ping_timeout()
@@ -843,6 +877,9 @@ class Core:
         outer = self.reactor._begin_tick()
         try:
             self._received(data)
+        except BaseException as error:
+            self._lose(error)
+            raise
         finally:
             if outer:
                 self.reactor._end_tick()
@@ -853,21 +890,18 @@ class Core:
 
     def _write_bytes(self, data: bytes) -> None:
         """Queue bytes: whole frames, or a handshake."""
-        if self._state != _CLOSED:
+        if self._state != _CLOSED and data:
             self._outbox.append(data)
             self._queued += len(data)
             self.reactor._touch(self)
 
     def _write_frame(self, opcode: int, payload: bytes) -> None:
         """Queue a frame that is a message or control frame of its own."""
+        if self._overflowed and opcode < _CLOSE:
+            return
         # A mask key comes from the system's source of randomness (RFC 6455 5.3, 10.3).
         key = os.urandom(4) if self.settings.client else None
         self._write_bytes(encode_frame(opcode, payload, mask_key=key))
-
-    def _drop_unsent(self) -> None:
-        """Forget what is queued."""
-        self._outbox.clear()
-        self._queued = 0
 
     def _end(self, linger: bool) -> None:
         """Close the TCP connection once everything queued has left: at once, or after the peer's
@@ -880,7 +914,7 @@ class Core:
         """Ignore what comes in from now on."""
         self.muted = True
         self._spill.clear()
-        if not self._reading and self._state != _CLOSED:
+        if not self._reading and not self._end_of_file and self._state != _CLOSED:
             self._reading = True
             self.carrier._hold_reading(False)
 
@@ -891,8 +925,7 @@ class Core:
 
     def _detach(self) -> None:
         """Another protocol takes the socket over: leave without closing it or telling anyone."""
-        self._state = _CLOSED
-        self.muted = True
+        self._leave()
         self.reactor._release(self)
 
     @property

@@ -1,6 +1,6 @@
-"""The head of an HTTP/1.1 request, and whether it asks for a WebSocket: the twin of ``fastws._head``.
+"""The head of an HTTP/1.1 request, and whether it asks for a WebSocket (RFC 9112, RFC 6455 4.2.1).
 
-RFC 9112 for the grammar, RFC 6455 4.2.1 for the handshake.
+The twin of ``fastws._head``.
 """
 
 from __future__ import annotations
@@ -112,7 +112,8 @@ def parse_head(data: bytes) -> Head | None:
 
     stop = data.find(b"\r\n", begin)
     if stop < 0:
-        return _unfinished(data, begin, begin)
+        _check_unfinished(data, begin, begin)
+        return None
     _check_request_line(data[begin:stop])
     lines = _Lines()
     count = 0
@@ -120,7 +121,8 @@ def parse_head(data: bytes) -> Head | None:
         at = stop + 2
         stop = data.find(b"\r\n", at)
         if stop < 0:
-            return _unfinished(data, begin, at)
+            _check_unfinished(data, begin, at)
+            return None
         if stop + 2 - begin > MAX_HEAD:
             raise _too_long()
         if stop == at:
@@ -152,7 +154,7 @@ def _check_request_line(line: bytes) -> None:
         raise InvalidMessage("HTTP version is not 1.1", status=505)
 
 
-def _unfinished(data: bytes, begin: int, at: int) -> None:
+def _check_unfinished(data: bytes, begin: int, at: int) -> None:
     """The line at ``at`` has no CRLF yet: refuse the head if it cannot become one."""
     if len(data) - begin > MAX_HEAD:
         raise _too_long()
@@ -165,7 +167,7 @@ def _too_long() -> InvalidMessage:
 
 
 def _has_token(values: Sequence[bytes], token: bytes) -> bool:
-    """Whether a comma-separated list, maybe on several lines, has ``token`` (RFC 9110 5.3, 5.6.1)."""
+    """Whether a list, by commas and on several lines, has ``token`` (RFC 9110 5.3, 5.6.1)."""
     return any(
         item.strip(b" \t").lower() == token for value in values for item in value.split(b",")
     )

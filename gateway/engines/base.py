@@ -63,6 +63,9 @@ class Engine(ABC):
     async def close(self) -> None:
         """Let go of everything. No event comes after it."""
 
+    def tick(self) -> None:  # noqa: B027, most engines have nothing to do
+        """Called about once a second. Must not block."""
+
     @abstractmethod
     async def publish(
         self, channel: str, publication: Publication, history: HistorySettings | None

@@ -85,6 +85,9 @@ class MemoryEngine(Engine):
         self._streams.clear()
         self._expiries.clear()
 
+    def tick(self) -> None:
+        self.expire(self._clock())
+
     # -- broker: the only node is this one, and its hub knows who subscribed
 
     async def publish(
@@ -136,7 +139,6 @@ class MemoryEngine(Engine):
         self, channel: str, publication: Publication, settings: HistorySettings
     ) -> StreamPosition:
         now = self._clock()
-        self.expire(now)
         stream = self._streams.get(channel)
         if stream is None:
             stream = self._streams[channel] = _Stream()

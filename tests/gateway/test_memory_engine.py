@@ -76,11 +76,11 @@ async def test_history_ends_with_its_time_and_its_position_stays() -> None:
     found, _ = await engine.history("a", ALL, settings)
     assert [bytes(p.data) for p in found] == [b"2"]
     clock.now = 1000
-    engine.expire(clock.now)
+    engine.tick()
     found, top = await engine.history("a", ALL, settings)
     assert (found, top) == ([], StreamPosition(2, first.epoch))
     clock.now = 6 + META_TTL
-    engine.expire(clock.now)
+    engine.tick()
     _, top = await engine.history("a", ALL, settings)
     assert top.offset == 0
     assert top.epoch != first.epoch
@@ -93,7 +93,7 @@ async def test_memory_of_channels_that_ended_comes_back() -> None:
         await engine.publish(f"c{number}", pub(b"1"), settings)
         await engine.history(f"d{number}", ALL, settings)
     clock.now = 2 * META_TTL
-    engine.expire(clock.now)
+    engine.tick()
     assert (engine._streams, engine._expiries) == ({}, [])
 
 
