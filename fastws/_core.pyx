@@ -143,7 +143,9 @@ cdef class Settings:
             raise ValueError(f"write_limit: low-water mark {low} is not in 0..{high}")
         if max_queue is not None and max_queue < 1:
             raise ValueError(f"max_queue: {max_queue} messages; at least 1")
-        for name, value in (("max_size", max_size), ("max_fragments", max_fragments)):
+        for name, value in (
+            ("max_size", max_size), ("max_fragments", max_fragments), ("max_backlog", max_backlog),
+        ):
             if value is not None and value < 1:
                 raise ValueError(f"{name}: {value}; at least 1, or None for no limit")
         for name, value in (
@@ -206,7 +208,8 @@ def broadcast(connections, message, *, text=None) -> None:
         prepared = <PreparedMessage> message
     else:
         prepared = PreparedMessage(message, text)
-    for core in list(connections):
+    for connection in list(connections):
+        core = <Core?> connection
         if core._state == OPEN:
             core.write_prepared(prepared)
             if core.box != NULL and core.box.total > core.settings.write_high:
@@ -481,6 +484,7 @@ cdef class Reactor:
     @cython.final
     cdef uint32_t acquire(self, Core core) except? 0xFFFFFFFF:
         cdef uint32_t slot
+        self.refresh_clock()
         if self.free_count:
             self.free_count -= 1
             slot = self.free_slots[self.free_count]
@@ -663,6 +667,7 @@ cdef class Reactor:
         if core.settings.ping_interval is None or core.slot == NO_SLOT:
             return 0
         interval = core.settings.ping_interval
+        self.refresh_clock()
         self.ping_at[core.slot] = self.now + interval * (0.5 + 0.5 * random_unit())
         self.keepalives += 1
         self.sweep_every(interval)
@@ -751,6 +756,12 @@ cdef class Carrier:
         """Send FIN, go on reading."""
         raise NotImplementedError
 
+    cdef bint is_sending(self) except -1:
+        """Whether bytes that were taken have not left this process: then ``core._writable()`` is called when the last
+        one has. Nothing more must be sent.
+        """
+        return False
+
     cdef int drop(self, Core core, bint orderly) except -1:
         """Close the socket now; ``core`` hears no more of it. ``orderly``: after what it was given has left."""
         raise NotImplementedError
@@ -807,14 +818,18 @@ cdef class TransportCarrier(Carrier):
             self.transport.write_eof()
         return 0
 
+    cdef bint is_sending(self) except -1:
+        if self.transport.is_closing() or not self.transport.get_write_buffer_size():
+            return False
+        self.transport.set_write_buffer_limits(0)  # resume_writing() comes when it is empty
+        return True
+
     cdef int drop(self, Core core, bint orderly) except -1:
-        if not orderly:
+        # Only an orderly end waits for TLS to end as well.
+        if orderly:
+            self.transport.close()
+        elif not self.transport.is_closing():
             self.transport.abort()
-            return 0
-        self.transport.close()
-        if self.transport.get_write_buffer_size() and core.settings.close_timeout is not None:
-            # A peer that never reads must not keep the socket for ever.
-            core.reactor.loop.call_later(core.settings.close_timeout, self.transport.abort)
         return 0
 
 
@@ -956,8 +971,8 @@ cdef class Core(Decoder):
         if opcode == OP_PING:
             if self._state == OPEN:
                 self.write(0x80 | OP_PONG, <const uint8_t *> PyBytes_AS_STRING(payload), len(payload), NULL)
-                if self.above:
-                    self.held = True
+                if self.above or self.box.total > self.settings.write_high:
+                    self.above = self.held = True
         elif opcode == OP_PONG:
             if self.ping_sent != 0 and payload == KEEPALIVE:
                 self.latency = monotonic() - self.ping_sent
@@ -1217,8 +1232,9 @@ cdef class Core(Decoder):
         if self.overflowed == OVERFLOWED:
             self.overflowed = TOLD
             self._on_overflow()
-        if self.box != NULL and not self.watching:
-            self.carrier.flush(self)
+        if self.box != NULL:
+            if not self.watching:
+                self.carrier.flush(self)
             if self.box != NULL and self.box.total > self.settings.write_high:
                 self.above = True
         self.after_flush()
@@ -1261,7 +1277,8 @@ cdef class Core(Decoder):
     cdef int end_writing(self) except -1:
         """The last byte has left: do with the TCP connection what was decided."""
         if self.ending == DROP or self.end_of_file:
-            return self.lost(None, True)
+            # While the transport still has bytes: until the deadline.
+            return 0 if self.carrier.is_sending() else self.lost(None, True)
         if not self.half_closed:
             self.half_closed = True
             self.carrier.half_close(self)
@@ -1276,7 +1293,9 @@ cdef class Core(Decoder):
     cdef int end_reached(self) except -1:
         """The peer has sent FIN."""
         self.end_of_file = True
-        if self._state == CLOSING and self.box != NULL and self.box.total:
+        if (self._state == CLOSING or self.ending != KEEP) and (
+            (self.box != NULL and self.box.total) or self.carrier.is_sending()
+        ):
             # Half-closed after a close frame: it may still read what we have for it, until the deadline.
             self.ending = DROP
             if self.reading:

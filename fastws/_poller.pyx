@@ -139,6 +139,9 @@ cdef class Poller(Carrier):
         cdef int count, fd
         cdef Core core
         for count in range(ACCEPT_BATCH):
+            if len(self.reactor) >= self.reactor.capacity:
+                self.pause_accepting(listening, EMFILE)  # the rest waits in the backlog
+                return 0
             fd = accept4(listening.fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)
             if fd < 0:
                 if c_errno == EAGAIN:
@@ -146,10 +149,6 @@ cdef class Poller(Carrier):
                 if c_errno == EINTR or c_errno == ECONNABORTED:
                     continue
                 self.pause_accepting(listening, c_errno)
-                return 0
-            if len(self.reactor) >= self.reactor.capacity:
-                close(fd)
-                self.pause_accepting(listening, EMFILE)
                 return 0
             try:
                 core = listening.accepted(self)

@@ -224,7 +224,6 @@ class Server:
             ws._detail().opening = None
             self._failed(ws, "process_request", error)
         else:
-            ws._detail().opening = None
             # Not from inside this task: bytes behind the handshake resume other tasks.
             self.loop.call_soon(self._answered, ws, head, response)
 
@@ -239,6 +238,7 @@ class Server:
         if ws._state != State.CONNECTING or ws.muted:
             return  # lost, or refused in the meantime
         details = ws._detail()
+        details.opening = None
         if response is not None:
             details.response = response
             self._respond(ws, response)
@@ -403,9 +403,9 @@ class Server:
         return self.reactor.connections(self.settings)
 
     def _check_closed(self) -> None:
-        if self._closing and not self._tasks and not self.settings.connections:
-            if not self._closed.done():
-                self._closed.set_result(None)
+        over = self._closing and not self._tasks and not self.settings.connections
+        if over and not self._closed.done():
+            self._closed.set_result(None)
 
     def _address(self, ws: Connection, name: str) -> Any:
         if ws._state == State.CLOSED:
@@ -577,11 +577,17 @@ def serve(
             logger=logger,
         )
         sockets = [sock] if sock is not None else await bind(host, port or 0, reuse_port)
-        for bound in sockets:
-            if bound.family in (socket.AF_INET, socket.AF_INET6):
-                # Accepted sockets inherit it: one system call per connection less.
-                bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        await server._listen(sockets, backlog=backlog, carrier=carrier, ssl=ssl)
+        try:
+            for bound in sockets:
+                if bound.family in (socket.AF_INET, socket.AF_INET6):
+                    # Accepted sockets inherit it: one system call per connection less.
+                    bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            await server._listen(sockets, backlog=backlog, carrier=carrier, ssl=ssl)
+        except BaseException:
+            server.close()
+            for bound in sockets:
+                bound.close()
+            raise
         return server
 
     return _Serve(start)
@@ -595,10 +601,11 @@ def unix_serve(handler: Any, path: str, **options: Any) -> _Serve:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             sock.bind(path)
+            server = await serve(handler, sock=sock, **options)
         except BaseException:
             sock.close()
+            unlink_socket(path)
             raise
-        server = await serve(handler, sock=sock, **options)
         server._socket_path = path
         return server
 

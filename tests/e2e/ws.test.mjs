@@ -101,7 +101,8 @@ test("close codes and reasons go both ways", async () => {
 });
 
 test("broken frames are answered with the code that names the fault", async () => {
-  const masked = (...bytes) => Buffer.from([...bytes.slice(0, 1), 0x80 | (bytes.length - 1), 0, 0, 0, 0, ...bytes.slice(1)]);
+  // A short frame, masked with a key of zeros.
+  const masked = (head, ...payload) => Buffer.from([head, 0x80 | payload.length, 0, 0, 0, 0, ...payload]);
   for (const [bytes, expected] of [
     [Buffer.from([0x81, 0x01, 0x41]), 1002], // not masked
     [masked(0xc1, 0x41), 1002], // RSV1 without an extension

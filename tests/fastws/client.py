@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import socket
 import struct
 from collections.abc import Iterable
 from typing import Any, Self
+
+import pytest
 
 import fastws
 from tests.fastws.reference import BINARY, CLOSE, PING, PONG, TEXT, frame
@@ -79,16 +82,17 @@ class Peer:
         self.unread = b""
 
     @classmethod
-    async def connect(cls, where: fastws.Server | Any, *, receive_buffer: int = 0) -> Self:
-        """``where``: a server or an address. ``receive_buffer``: bytes, small for a slow reader."""
+    async def connect(cls, where: fastws.Server | Any, *, buffers: int = 0) -> Self:
+        """``where``: a server or an address. ``buffers``: bytes that the system may buffer."""
         if isinstance(where, fastws.Server):
             where = address(where)
         family = socket.AF_UNIX if isinstance(where, str) else socket.AF_INET
         sock = socket.socket(family, socket.SOCK_STREAM)
         peer = cls(sock)
         try:
-            if receive_buffer:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+            if buffers:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffers)
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffers)
             if family == socket.AF_INET:
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             sock.setblocking(False)
@@ -104,11 +108,11 @@ class Peer:
         where: fastws.Server | Any,
         *,
         behind: bytes = b"",
-        receive_buffer: int = 0,
+        buffers: int = 0,
         **request: Any,
     ) -> Self:
         """An open WebSocket; ``behind`` leaves in one segment with the handshake."""
-        peer = await cls.connect(where, receive_buffer=receive_buffer)
+        peer = await cls.connect(where, buffers=buffers)
         try:
             await peer.send(head(**request) + behind)
             status, _, _ = await peer.response()
@@ -284,6 +288,11 @@ async def echo(ws: fastws.Connection) -> None:
         await ws.send(message)
 
 
+def logged(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
+    """What was logged, but for asyncio's remarks on slow callbacks in its debug mode."""
+    return [record for record in caplog.records if record.name != "asyncio"]
+
+
 async def turns(count: int = 3) -> None:
     """Let the loop go round, so that what is ready on a socket is seen."""
     for _ in range(count):
@@ -314,6 +323,7 @@ __all__ = [
     "echo",
     "frame",
     "head",
+    "logged",
     "serve",
     "turns",
     "until",

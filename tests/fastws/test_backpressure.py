@@ -46,7 +46,7 @@ async def test_send_waits_above_the_high_water_mark_until_the_low_one(carrier: s
         serve(
             held, carrier, buffers=SMALL, write_limit=(100_000, 10_000), max_backlog=None
         ) as server,
-        await Peer.open(server, receive_buffer=SMALL) as peer,
+        await Peer.open(server, buffers=SMALL) as peer,
     ):
         ws = await held.connection()
         sent = 0
@@ -78,7 +78,7 @@ async def test_send_below_the_high_water_mark_never_waits(carrier: str) -> None:
     held = Held()
     async with (
         serve(held, carrier, buffers=SMALL, write_limit=1_000_000) as server,
-        await Peer.open(server, receive_buffer=SMALL),
+        await Peer.open(server, buffers=SMALL),
     ):
         ws = await held.connection()
         for _ in range(9):
@@ -101,7 +101,7 @@ async def test_send_that_waits_raises_when_the_connection_is_lost(carrier: str) 
     held = Held()
     async with serve(held, carrier, buffers=SMALL, max_backlog=None) as server:
         for end in ("reset", "abort"):
-            async with await Peer.open(server, receive_buffer=SMALL) as peer:
+            async with await Peer.open(server, buffers=SMALL) as peer:
                 ws = await held.connection()
                 await fill(ws)
                 waiting = [asyncio.ensure_future(ws.send(bytes(100_000))) for _ in range(3)]
@@ -119,7 +119,7 @@ async def test_send_that_waits_can_be_cancelled_and_has_been_sent(carrier: str) 
     held = Held()
     async with (
         serve(held, carrier, buffers=SMALL, max_backlog=None) as server,
-        await Peer.open(server, receive_buffer=SMALL) as peer,
+        await Peer.open(server, buffers=SMALL) as peer,
     ):
         ws = await held.connection()
         await fill(ws)
@@ -146,7 +146,7 @@ async def test_on_drain_is_called_once_for_each_time_above_the_mark(carrier: str
         serve(
             recorder, carrier, buffers=SMALL, write_limit=(100_000, 10_000), max_backlog=None
         ) as server,
-        await Peer.open(server, receive_buffer=SMALL) as peer,
+        await Peer.open(server, buffers=SMALL) as peer,
     ):
         ws = await recorder.opened.get()
         ws.send("below")
@@ -180,7 +180,7 @@ async def test_on_drain_may_send_more(carrier: str) -> None:
 
     async with (
         serve(Pump, carrier, buffers=SMALL, max_backlog=None) as server,
-        await Peer.open(server, receive_buffer=SMALL) as peer,
+        await Peer.open(server, buffers=SMALL) as peer,
     ):
         for _ in range(rounds):
             assert await peer.message() == bytes(FLOOD)
@@ -191,7 +191,7 @@ async def test_slow_peer_of_one_connection_delays_no_other(carrier: str) -> None
     recorder = Recorder()
     async with (
         serve(recorder, carrier, buffers=SMALL, max_backlog=None) as server,
-        await Peer.open(server, receive_buffer=SMALL) as slow,
+        await Peer.open(server, buffers=SMALL) as slow,
         await Peer.open(server) as fast,
     ):
         ws, other = await recorder.opened.get(), await recorder.opened.get()
@@ -216,7 +216,7 @@ async def test_queue_over_max_backlog_is_dropped_and_closed_with_1008(
     options = {"write_limit": 10_000, "max_backlog": 1_000_000, "close_timeout": 0.2}
     async with (
         serve(recorder, carrier, buffers=SMALL, **options) as server,
-        await Peer.open(server, receive_buffer=SMALL),
+        await Peer.open(server, buffers=SMALL),
         await Peer.open(server) as other,
     ):
         slow, fast = await recorder.opened.get(), await recorder.opened.get()
@@ -255,7 +255,7 @@ async def test_peer_that_was_too_slow_reads_a_whole_frame_and_then_the_close_fra
     options = {"write_limit": 10_000, "max_backlog": 3_000_000}
     async with (
         serve(recorder, carrier, buffers=SMALL, **options) as server,
-        await Peer.open(server, receive_buffer=SMALL) as peer,
+        await Peer.open(server, buffers=SMALL) as peer,
     ):
         ws = await recorder.opened.get()
         while ws.state == fastws.State.OPEN:
@@ -278,7 +278,7 @@ async def test_on_overflow_chooses_code_and_reason(carrier: str) -> None:
     options = {"write_limit": 10_000, "max_backlog": 1_000_000}
     async with (
         serve(recorder, carrier, buffers=SMALL, **options) as server,
-        await Peer.open(server, receive_buffer=SMALL) as peer,
+        await Peer.open(server, buffers=SMALL) as peer,
     ):
         ws = await recorder.opened.get()
         while ws.state == fastws.State.OPEN:
@@ -297,7 +297,7 @@ async def test_on_overflow_that_does_not_close_leaves_it_to_1008(carrier: str) -
     options = {"write_limit": 10_000, "max_backlog": 1_000_000}
     async with (
         serve(recorder, carrier, buffers=SMALL, **options) as server,
-        await Peer.open(server, receive_buffer=SMALL) as peer,
+        await Peer.open(server, buffers=SMALL) as peer,
     ):
         ws = await recorder.opened.get()
         while ws.state == fastws.State.OPEN:
@@ -314,7 +314,7 @@ async def test_send_does_not_hang_when_on_overflow_aborts(carrier: str) -> None:
     recorder = Listener()
     async with (
         serve(recorder, carrier, buffers=SMALL, max_backlog=3_000_000) as server,
-        await Peer.open(server, receive_buffer=SMALL),
+        await Peer.open(server, buffers=SMALL),
     ):
         ws = await recorder.opened.get()
 
@@ -331,7 +331,7 @@ async def test_backlog_may_be_unbounded(carrier: str) -> None:
     held = Held()
     async with (
         serve(held, carrier, buffers=SMALL, max_backlog=None) as server,
-        await Peer.open(server, receive_buffer=SMALL) as peer,
+        await Peer.open(server, buffers=SMALL) as peer,
     ):
         ws = await held.connection()
         for _ in range(10):
@@ -351,7 +351,7 @@ async def test_reading_pauses_while_the_peer_does_not_read_the_answers(
     """What the server holds is bounded by its mark and one read, not by what the peer sends."""
     async with (
         serve(handler, carrier, buffers=SMALL, write_limit=100_000, max_backlog=None) as server,
-        await Peer.open(server, receive_buffer=SMALL) as peer,
+        await Peer.open(server, buffers=SMALL) as peer,
     ):
         (ws,) = server.connections
         if what == "messages":
@@ -390,7 +390,7 @@ async def test_paused_listener_gets_every_message_in_order(carrier: str) -> None
     count = 20_000
     async with (
         serve(Answering, carrier, buffers=SMALL, write_limit=20_000, max_backlog=None) as server,
-        await Peer.open(server, receive_buffer=SMALL) as peer,
+        await Peer.open(server, buffers=SMALL) as peer,
     ):
         data = b"".join(frame(TEXT, str(index).encode()) for index in range(count))
         flood = asyncio.create_task(peer.send(data))
@@ -423,7 +423,7 @@ async def test_messages_that_nobody_receives_stay_in_the_socket(carrier: str) ->
     held = Held()
     async with (
         serve(held, carrier, buffers=SMALL, max_queue=4) as server,
-        await Peer.open(server) as peer,
+        await Peer.open(server, buffers=SMALL) as peer,
     ):
         ws = await held.connection()
         size, count = 20_000, 200

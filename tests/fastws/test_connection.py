@@ -27,6 +27,7 @@ from tests.fastws.client import (
     close_payload,
     echo,
     frame,
+    logged,
     serve,
     turns,
     until,
@@ -576,7 +577,7 @@ async def test_peer_that_half_closes_after_its_close_frame_gets_what_was_queued(
     recorder = Recorder()
     async with (
         serve(recorder, carrier, max_backlog=None) as server,
-        await Peer.open(server, receive_buffer=4096) as peer,
+        await Peer.open(server, buffers=100_000) as peer,
     ):
         ws = await recorder.opened.get()
         for index in range(20):
@@ -630,7 +631,7 @@ async def test_peer_that_resets_while_much_is_queued_is_lost(carrier: str) -> No
     recorder = Recorder()
     async with (
         serve(recorder, carrier, max_backlog=None) as server,
-        await Peer.open(server, receive_buffer=4096) as peer,
+        await Peer.open(server, buffers=100_000) as peer,
     ):
         ws = await recorder.opened.get()
         ws.send(bytes(10_000_000))
@@ -652,7 +653,7 @@ async def test_peer_that_disappears_while_we_send_raises_nothing_but_connection_
                 await turns(1)
                 peer.reset()
         await until(lambda: not len(server.reactor))
-    assert caplog.records == []
+    assert logged(caplog) == []
 
 
 # --- the other ends
@@ -678,7 +679,7 @@ async def test_abort_drops_what_is_queued(carrier: str) -> None:
     held = Held()
     async with (
         serve(held, carrier, max_backlog=None) as server,
-        await Peer.open(server, receive_buffer=4096) as peer,
+        await Peer.open(server, buffers=100_000) as peer,
     ):
         ws = await held.connection()
         ws.send(bytes(60_000_000))
@@ -692,7 +693,7 @@ async def test_close_timeout_drops_a_peer_that_does_not_read(carrier: str) -> No
     held = Held()
     async with (
         serve(held, carrier, max_backlog=None, close_timeout=0.05) as server,
-        await Peer.open(server, receive_buffer=4096) as peer,
+        await Peer.open(server, buffers=100_000) as peer,
     ):
         ws = await held.connection()
         ws.send(bytes(60_000_000))
@@ -707,7 +708,7 @@ async def test_what_was_sent_before_close_arrives_before_the_close_frame(carrier
 
     async with (
         serve(handler, carrier, max_backlog=None) as server,
-        await Peer.open(server, receive_buffer=4096) as peer,
+        await Peer.open(server, buffers=100_000) as peer,
     ):
         for index in range(20):
             assert await peer.message() == bytes([index]) * 300_000
@@ -759,7 +760,7 @@ async def test_on_close_is_called_exactly_once_with_code_and_reason(
         peer.close()
         await turns()
     assert recorder.closed.empty()
-    assert len(caplog.records) == (1 if end == "error" else 0)
+    assert len(logged(caplog)) == (1 if end == "error" else 0)
 
 
 async def test_on_close_may_use_the_connection(carrier: str) -> None:

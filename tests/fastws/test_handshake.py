@@ -23,6 +23,7 @@ from tests.fastws.client import (
     echo,
     frame,
     head,
+    logged,
     serve,
     turns,
     until,
@@ -391,7 +392,7 @@ async def test_select_subprotocol_that_raises_or_chooses_what_was_not_offered_is
         offered = head([("Sec-WebSocket-Protocol", "a")])
         assert (await answer(server, offered))[0] == 500
     if wrong == "raises":
-        (record,) = caplog.records
+        (record,) = logged(caplog)
         assert record.exc_info is not None and str(record.exc_info[1]) == "select failed"
 
 
@@ -468,7 +469,7 @@ async def test_process_request_that_raises_is_a_500_and_is_logged(
     ) as server:
         status, _, body = await answer(server, head())
         assert status == 500 and b"secret" not in body
-    (record,) = caplog.records
+    (record,) = logged(caplog)
     assert record.levelno == logging.ERROR
     assert record.exc_info is not None and "secret" in str(record.exc_info[1])
 
@@ -485,7 +486,7 @@ async def test_process_request_may_raise_a_refusal(
     ) as server:
         status, _, body = await answer(server, head())
         assert status == 503 and b"come back later" in body
-    assert [r for r in caplog.records if r.levelno > logging.DEBUG] == []
+    assert [r for r in logged(caplog) if r.levelno > logging.DEBUG] == []
 
 
 @asynchronously
@@ -515,7 +516,7 @@ async def test_response_that_would_break_out_of_its_header_is_a_500(
     async with serve(echo, carrier, process_request=process) as server:
         status, headers, _ = await answer(server, head())
         assert status == 500 and "set-cookie" not in headers
-    assert len(caplog.records) == 1
+    assert len(logged(caplog)) == 1
 
 
 async def test_bytes_that_come_while_process_request_thinks_are_kept(carrier: str) -> None:
@@ -637,7 +638,7 @@ async def test_process_response_that_raises_is_a_500(
 
     async with serve(echo, carrier, process_response=process) as server:
         assert (await answer(server, head()))[0] == 500
-    assert len(caplog.records) == 1
+    assert len(logged(caplog)) == 1
 
 
 async def test_process_response_may_drop_the_connection(carrier: str) -> None:

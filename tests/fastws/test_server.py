@@ -24,13 +24,13 @@ from tests.fastws.client import (
     BINARY,
     TEXT,
     Echo,
-    Held,
     Peer,
     Recorder,
     address,
     echo,
     frame,
     head,
+    logged,
     serve,
     turns,
     until,
@@ -124,7 +124,7 @@ async def test_listener_factory_that_raises_closes_with_1011(
     async with serve(factory, carrier, **options) as server, await Peer.open(server) as peer:
         assert (await peer.close_frame())[0] == 1011
         assert await peer.ended() == "fin"
-    (record,) = caplog.records
+    (record,) = logged(caplog)
     assert record.exc_info is not None and str(record.exc_info[1]) == "no listener today"
 
 
@@ -151,7 +151,7 @@ async def test_coroutine_that_lets_connection_closed_through_is_not_an_error(
             async with await Peer.open(server) as peer:
                 getattr(peer, end)()
                 await until(lambda: not server.connections)
-    assert caplog.records == []
+    assert logged(caplog) == []
 
 
 async def test_logger_can_be_given(carrier: str, caplog: pytest.LogCaptureFixture) -> None:
@@ -162,7 +162,7 @@ async def test_logger_can_be_given(carrier: str, caplog: pytest.LogCaptureFixtur
     logger = logging.getLogger("tests.fastws")
     async with serve(Failing, carrier, logger=logger) as server, await Peer.open(server) as peer:
         assert (await peer.close_frame())[0] == 1011
-    assert [record.name for record in caplog.records] == ["tests.fastws"]
+    assert [record.name for record in logged(caplog)] == ["tests.fastws"]
 
 
 # --- where it listens
@@ -388,7 +388,7 @@ async def test_more_connections_than_a_reactor_holds_do_not_disturb_those_it_has
         peers = [await stack.enter_async_context(await Peer.open(server)) for _ in range(3)]
         late = await stack.enter_async_context(await Peer.connect(server))
         await late.send(head())
-        await until(lambda: caplog.records)
+        await until(lambda: logged(caplog))
         for peer in peers:
             await peer.text("x")
             assert await peer.message() == "x"
@@ -401,7 +401,7 @@ async def test_more_connections_than_a_reactor_holds_do_not_disturb_those_it_has
             assert await late.ended() in ("fin", "reset")
             await until(lambda: len(server.reactor) < 3)
             await stack.enter_async_context(await Peer.open(server))
-    assert caplog.records[0].levelname == "ERROR"
+    assert logged(caplog)[0].levelname == "ERROR"
 
 
 # --- the end of a server
