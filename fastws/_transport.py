@@ -68,6 +68,6 @@ class HandOver(asyncio.Protocol):
         self.data = data
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        transport.set_protocol(self.protocol)  # type: ignore[attr-defined]
+        transport.set_protocol(self.protocol)
         self.protocol.connection_made(transport)
         self.protocol.data_received(self.data)

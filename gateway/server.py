@@ -71,7 +71,7 @@ class Gateway:
             max_backlog=config.client.queue_max_size,
         )
         node.heartbeat = Heartbeat(
-            np.frombuffer(self._server.reactor.last_seen, np.float64),
+            np.asarray(self._server.reactor.last_seen),
             interval=config.client.ping_interval,
             timeout=config.client.pong_timeout,
             stale_delay=config.client.stale_close_delay,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import cast
 
 import fastws
 from gateway import codes
@@ -25,11 +26,16 @@ class WebSocketEndpoint:
         return WebSocketSession(self)
 
     def fan_out(self, transports: Iterable[Transport], payload: bytes) -> None:
-        fastws.broadcast(transports, fastws.PreparedMessage(payload, True))
+        fastws.broadcast(_connections(transports), fastws.PreparedMessage(payload, True))
 
     def ping(self, transports: Iterable[Transport]) -> None:
         """Ask clients for a sign of life."""
-        fastws.broadcast(transports, self._ping)
+        fastws.broadcast(_connections(transports), self._ping)
+
+
+def _connections(transports: Iterable[Transport]) -> Iterable[fastws.Connection]:
+    """The hub calls this transport for its own sessions only."""
+    return cast("Iterable[fastws.Connection]", transports)
 
 
 class WebSocketSession(Session):
