@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Callable
 from email.utils import formatdate
 from pathlib import Path
+from typing import Any
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from starlette.applications import Starlette
@@ -26,6 +27,15 @@ from gateway.node import Node
 
 STATIC = Path(__file__).with_name("static")
 
+# The page and its scripts change with the gateway: browsers ask each time (304 is cheap). The rest
+# needs real headers; the page has the other half of its policy in a meta tag.
+PAGE_HEADERS = {
+    "Cache-Control": "no-cache",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Content-Security-Policy": "frame-ancestors 'none'",
+}
+
 WEBSOCKET_PATH = "/connection/websocket"
 
 
@@ -41,7 +51,7 @@ def make_app(node: Node) -> Starlette:
         return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 
     async def demo(request: Request) -> Response:
-        return FileResponse(STATIC / "index.html")
+        return FileResponse(STATIC / "index.html", headers=PAGE_HEADERS)
 
     async def upgrade_required(request: Request) -> Response:
         text = "This is a WebSocket endpoint: the request must be an upgrade.\n"
@@ -54,9 +64,18 @@ def make_app(node: Node) -> Starlette:
             Route("/health", health),
             Route("/metrics", metrics),
             Route(WEBSOCKET_PATH, upgrade_required),
-            Mount("/static", StaticFiles(directory=STATIC, check_dir=False)),
+            Mount("/static", _Pages(directory=STATIC, check_dir=False)),
         ]
     )
+
+
+class _Pages(StaticFiles):
+    """The files of the demo page, with its headers."""
+
+    def file_response(self, *args: Any, **kwargs: Any) -> Response:
+        response = super().file_response(*args, **kwargs)
+        response.headers.update(PAGE_HEADERS)
+        return response
 
 
 class HttpSide:
