@@ -1,10 +1,16 @@
-"""What a loop and a connection share, for the poller and other Cython modules."""
+"""The hot part of a connection, for the poller and other Cython modules."""
+
+cdef class Core
 
 from cpython.object cimport PyObject
 from libc.stdint cimport uint8_t, uint32_t
 
+from fastws._carrier cimport Carrier
 from fastws._codec cimport Decoder
 from fastws._outbox cimport Outbox
+from fastws._prepared cimport PreparedMessage
+from fastws._reactor cimport Reactor
+from fastws._waiting cimport Waiter
 
 
 cdef enum:
@@ -32,87 +38,6 @@ cdef class Settings:
     cdef readonly object ping_timeout
     cdef readonly object open_timeout
     cdef readonly object close_timeout
-
-
-cdef class Reactor:
-    cdef readonly object loop
-    cdef readonly object context
-    cdef readonly object last_seen
-    cdef readonly dict deadlines
-    cdef public object poller
-    cdef object call_soon
-    cdef object run_handle
-    cdef object sweep_handle
-    cdef list dirty
-    cdef list awake
-    cdef list owners                  # by slot: what keeps a connection alive, where the collector sees it
-    cdef bint scheduled
-    cdef bint ticking
-    cdef object __weakref__
-    cdef double now
-    cdef double *seen                 # by slot
-    cdef double *ping_at              # by slot: when to ping next, or when the pong is due
-    cdef PyObject **cores             # by slot, borrowed from owners; NULL when free
-    cdef uint32_t *generations        # by slot, counts its owners
-    cdef uint32_t *free_slots
-    cdef uint32_t free_count
-    cdef uint32_t used_slots          # slots ever used
-    cdef uint32_t capacity
-    cdef uint32_t keepalives
-    cdef double granularity
-    cdef object seen_memory
-    cdef bytes keys                   # random bytes for mask keys
-    cdef Py_ssize_t key_at
-    cdef Outbox *free_boxes
-    cdef int free_box_count
-
-    cdef uint32_t acquire(self, Core core) except? 0xFFFFFFFF
-    cdef void release(self, Core core) noexcept
-    cdef Outbox *take_box(self) except NULL
-    cdef void give_box(self, Outbox *box) noexcept
-    cdef int touch(self, Core core) except -1
-    cdef int schedule(self) except -1
-    cdef int drain_awake(self) except -1
-    cdef int flush(self) except -1
-    cdef int begin_tick(self) except -1
-    cdef int end_tick(self) except -1
-    cdef int stop_ticking(self) except -1
-    cdef void refresh_clock(self) noexcept
-    cdef int draw_key(self, uint8_t *key) except -1
-    cdef int keep_alive(self, Core core) except -1
-    cdef int sweep_every(self, double delay) except -1
-    cdef int sweep_later(self) except -1
-    cdef list ping_due(self)
-
-
-cdef class Carrier:
-    cdef int flush(self, Core core) except -1
-    cdef int hold_reading(self, Core core, bint hold) except -1
-    cdef int half_close(self, Core core) except -1
-    cdef bint is_sending(self) except -1
-    cdef int drop(self, Core core, bint orderly) except -1
-
-
-cdef class TransportCarrier(Carrier):
-    cdef readonly object transport
-    cdef bint paused
-
-
-cdef class Waiter:
-    cdef public bint _asyncio_future_blocking
-    cdef Core core
-    cdef object callback
-    cdef object context
-    cdef bint woken
-    cdef bint was_cancelled
-
-    cdef int resume(self) except -1
-
-
-cdef class PreparedMessage:
-    cdef readonly bytes frame         # as a server sends it
-    cdef readonly int opcode
-    cdef readonly Py_ssize_t header
 
 
 cdef class Core(Decoder):

@@ -1,40 +1,25 @@
-"""The hot part of a connection, and what the connections of one loop share.
+"""The hot part of a connection.
 
-``Core`` takes bytes, hands messages to a listener or to ``recv()``, and queues what is sent. ``Reactor`` (one per
-loop) sees to it that everything sent in one tick of the loop leaves in one ``send`` per connection, resumes the
-coroutines whose message has come, and sweeps over all connections for time-outs, so that no connection has a timer,
-task or buffer of its own. A ``Carrier`` moves the bytes: the poller in ``_poller.pyx``, or an asyncio transport.
-
-Order of a tick: bytes are decoded and callbacks run; then coroutines that got something are resumed, one step each,
-directly (in their own context, with no task current); then outboxes are flushed. User code is never re-entered: what
-a call of the user's meets (a broken socket, a queue that is too long) is acted on at the end of the tick.
+``Core`` takes bytes, hands messages to a listener or to ``recv()``, and queues what is sent. The reactor of its loop
+says when; a carrier moves the bytes.
 """
 
-import contextvars
-import mmap
-import os
-import random
 import time
 from types import MethodType
 
 cimport cython
-from cpython.buffer cimport (
-    PyBUF_SIMPLE,
-    PyBUF_WRITABLE,
-    PyBuffer_Release,
-    PyObject_GetBuffer,
-)
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
-from cpython.object cimport PyObject, PyTypeObject
+from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free, malloc
+from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
+from fastws._carrier cimport Carrier
 from fastws._codec cimport (
     MAX_HEADER,
     OP_BINARY,
-    OP_CLOSE,
     OP_PING,
     OP_PONG,
     OP_TEXT,
@@ -45,18 +30,16 @@ from fastws._codec cimport (
 from fastws._outbox cimport (
     SHARED_FROM,
     Outbox,
-    Segment,
-    outbox_clear,
     outbox_drop_unsent,
     outbox_extend,
     outbox_free,
-    outbox_new,
     outbox_refer,
-    outbox_sent,
 )
+from fastws._prepared cimport PreparedMessage
+from fastws._reactor cimport NO_SLOT, Reactor
+from fastws._waiting cimport Completed, Receive, Waiter, take_error
 
 from ._awaitable import Later
-from .exceptions import ConcurrencyError
 
 
 cdef extern from *:
@@ -72,42 +55,24 @@ cdef extern from *:
 
 
 cdef extern from "Python.h":
-    ctypedef PyObject *(*iternextfunc)(PyObject *)
-    ctypedef struct PyTypeSlots "PyTypeObject":
-        iternextfunc tp_iternext
-    void PyErr_SetObject(object kind, object value)
-    void PyErr_SetNone(object kind)
     const Py_ssize_t PY_SSIZE_T_MAX
-    bint PyTuple_Check(object)
-    bint PyBytes_Check(object)
     PyObject *PyObject_Vectorcall(PyObject *callable, PyObject *const *arguments, size_t count, PyObject *names)
     size_t PY_VECTORCALL_ARGUMENTS_OFFSET
     bint PyUnicode_IS_COMPACT_ASCII(object)
     void *PyUnicode_DATA(object)
     Py_ssize_t PyUnicode_GET_LENGTH(object)
-    PyObject *PyObject_CallOneArg(PyObject *callable, PyObject *argument)
-    int PyContext_Enter(object context) except -1
-    int PyContext_Exit(object context) except -1
 
-
-cdef enum:
-    NO_SLOT = 0xFFFFFFFF
 
 cdef enum:
     OVERFLOWED = 1                    # the queue was dropped
     TOLD = 2                          # and the cold part knows
 
 cdef enum:
-    FLUSHES_PER_TICK = 512            # outboxes flushed before the loop gets its turn again
-    FREE_BOXES = 1024
-    LARGE_BOXES = 16                  # free ones that may have a buffer of over SMALL_BUFFER bytes
-    SMALL_BUFFER = 4096
     SEGMENT_COST = 64                 # bytes that a queued frame costs besides its own, for max_backlog
 
 cdef object monotonic = time.monotonic
-cdef object copy_context = contextvars.copy_context
-cdef object urandom = os.urandom
-cdef object random_unit = random.random
+# One for all: it has no state.
+cdef Completed COMPLETED = Completed.__new__(Completed)
 
 # The payload of keepalive pings, told from those that the user sends.
 cdef bytes KEEPALIVE = b"fastws"
@@ -167,34 +132,6 @@ cdef class Settings:
         self.close_timeout = close_timeout
 
 
-cdef class PreparedMessage:
-    """A message framed once, for sending to many connections (``data``: str, or bytes-like).
-
-    ``text=True`` sends bytes as text (they must be UTF-8), ``text=False`` sends a str as binary.
-    """
-
-    def __init__(self, data, text=None):
-        cdef Py_buffer view
-        cdef uint8_t header[MAX_HEADER]
-        cdef uint8_t *out
-        if isinstance(data, str):
-            self.opcode = OP_BINARY if text is False else OP_TEXT
-            data = data.encode()
-        else:
-            self.opcode = OP_TEXT if text else OP_BINARY
-        PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
-        self.header = write_header(header, 0x80 | self.opcode, view.len, False)
-        self.frame = PyBytes_FromStringAndSize(NULL, self.header + view.len)
-        out = <uint8_t *> PyBytes_AS_STRING(self.frame)
-        memcpy(out, header, self.header)
-        memcpy(out + self.header, view.buf, view.len)
-        PyBuffer_Release(&view)
-
-    def __len__(self):
-        """Bytes of payload."""
-        return len(self.frame) - self.header
-
-
 def broadcast(connections, message, *, text=None) -> None:
     """Send ``message`` to every open connection in ``connections``.
 
@@ -216,106 +153,6 @@ def broadcast(connections, message, *, text=None) -> None:
                 core.check_backlog()
 
 
-# --- awaitables
-
-
-cdef class Completed:
-    """What ``send()`` returns while nothing has to be waited for."""
-
-    def __await__(self):
-        return self
-
-    def __iter__(self):
-        return self
-
-    def send(self, value):
-        raise StopIteration
-
-    def throw(self, kind, value=None, traceback=None):
-        raise kind if value is None else value
-
-    def close(self):
-        pass
-
-
-cdef PyObject *completed_next(PyObject *self) noexcept:
-    return NULL                       # with no exception set: StopIteration(None)
-
-
-(<PyTypeSlots *> Completed).tp_iternext = completed_next
-
-cdef Completed COMPLETED = Completed()
-
-
-cdef class Waiter:
-    """The future-like that a task waits on in ``recv()``: what ``asyncio.Task`` needs of one, and no more."""
-
-    def get_loop(self):
-        return self.core.reactor.loop
-
-    def add_done_callback(self, callback, *, context=None):
-        self.callback = callback
-        self.context = context
-        if self.woken:
-            self.core.reactor.awake.append(self)
-            self.core.reactor.schedule()
-
-    def remove_done_callback(self, callback):
-        if self.callback is None:
-            return 0
-        self.callback = None
-        return 1
-
-    def cancel(self, msg=None):
-        if self.woken:
-            return False
-        self.was_cancelled = True
-        self.woken = True
-        if self.core.waiter is self:
-            self.core.waiter = None
-        self.core.reactor.awake.append(self)
-        self.core.reactor.schedule()
-        return True
-
-    def cancelled(self):
-        return self.was_cancelled
-
-    def done(self):
-        return self.woken
-
-    def exception(self):
-        return None
-
-    def result(self):
-        if self.was_cancelled:
-            import asyncio
-
-            raise asyncio.CancelledError
-        return None
-
-    cdef int resume(self) except -1:
-        """Let the task take one step, in its own context."""
-        cdef object callback = self.callback
-        cdef object context = self.context
-        cdef PyObject *result
-        if callback is None:
-            return 0
-        self.callback = None
-        self.context = None
-        if context is None:
-            callback(self)
-            return 0
-        PyContext_Enter(context)
-        result = PyObject_CallOneArg(<PyObject *> callback, <PyObject *> self)
-        if result == NULL:
-            error = take_error()
-            PyContext_Exit(context)
-            raise error
-        Py_DECREF(<object> result)
-        PyContext_Exit(context)
-        return 0
-
-
 cdef inline PyObject *call_back(
     PyObject *function, PyObject *receiver, PyObject *ws, PyObject *message
 ) noexcept:
@@ -327,513 +164,6 @@ cdef inline PyObject *call_back(
     if receiver == <PyObject *> None:
         return PyObject_Vectorcall(function, &arguments[2], 2 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL)
     return PyObject_Vectorcall(function, &arguments[1], 3 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL)
-
-
-cdef object take_error():
-    """The exception that is set, no longer set."""
-    try:
-        raise_set_error()
-    except BaseException as error:
-        return error
-
-
-cdef int raise_set_error() except -1:
-    return -1
-
-
-cdef class Receive:
-    """What ``recv()`` returns: awaitable once, also by ``create_task`` and ``gather``."""
-
-    cdef Core core
-    cdef Waiter waiter
-    cdef bint iterating               # from async for
-
-    def __await__(self):
-        return self
-
-    def __iter__(self):
-        return self
-
-    def send(self, value):
-        return next(self)
-
-    def throw(self, kind, value=None, traceback=None):
-        self.leave()
-        raise kind if value is None else value
-
-    def close(self):
-        self.leave()
-
-    cdef void leave(self) noexcept:
-        if self.waiter is not None:
-            self.waiter.woken = True
-            if self.core.waiter is self.waiter:
-                self.core.waiter = None
-            self.waiter = None
-
-
-cdef PyObject *receive_next(PyObject *self) noexcept:
-    """One step: the message by StopIteration, or a waiter to wait on."""
-    cdef Receive awaitable = <Receive> self
-    cdef Core core = awaitable.core
-    cdef object message
-    if core.ring_count:
-        awaitable.waiter = None
-        message = core.dequeue()
-        stop_with(message)
-        return NULL
-    return receive_wait(awaitable)
-
-
-cdef PyObject *receive_wait(Receive awaitable) noexcept:
-    cdef Core core = awaitable.core
-    cdef Waiter waiter
-    if core._state >= CLOSING and core.closed_for_recv():
-        error = core._closed_error()
-        if awaitable.iterating and core._ended_well():
-            PyErr_SetNone(StopAsyncIteration)
-        else:
-            PyErr_SetObject(type(error), error)
-        return NULL
-    if core.waiter is not None:
-        error = ConcurrencyError("another coroutine is waiting in recv() of this connection")
-        PyErr_SetObject(type(error), error)
-        return NULL
-    core.free_ring()
-    waiter = Waiter.__new__(Waiter)
-    waiter._asyncio_future_blocking = True
-    waiter.core = core
-    core.waiter = waiter
-    awaitable.waiter = waiter
-    Py_INCREF(waiter)
-    return <PyObject *> waiter
-
-
-cdef void stop_with(object value) noexcept:
-    """StopIteration(value). A tuple or exception would be taken for arguments: those need an instance."""
-    if PyTuple_Check(value) or isinstance(value, BaseException):
-        value = StopIteration(value)
-    PyErr_SetObject(StopIteration, value)
-
-
-(<PyTypeSlots *> Receive).tp_iternext = receive_next
-
-
-# --- one per loop
-
-
-cdef class Reactor:
-    """What the connections of one loop share; used from the loop's thread only.
-
-    ``capacity``: connections at once. ``last_seen`` is a memoryview of doubles: ``time.monotonic()`` at which the
-    last bytes of the connection in that slot came in; it stays at one address, so that numpy can look at it.
-    """
-
-    def __init__(self, loop, uint32_t capacity):
-        cdef Py_buffer view
-        self.loop = loop
-        self.context = copy_context()
-        self.call_soon = loop.call_soon
-        self.deadlines = {}
-        self.dirty = []
-        self.awake = []
-        self.owners = []
-        self.granularity = 1.0
-        self.capacity = capacity
-        # Untouched pages of these take no memory.
-        self.seen_memory = mmap.mmap(-1, max(capacity, 1) * sizeof(double))
-        self.last_seen = memoryview(self.seen_memory).cast("d")
-        PyObject_GetBuffer(self.seen_memory, &view, PyBUF_WRITABLE)
-        self.seen = <double *> view.buf
-        PyBuffer_Release(&view)
-        self.ping_at = <double *> calloc(capacity, sizeof(double))
-        self.cores = <PyObject **> calloc(capacity, sizeof(PyObject *))
-        self.generations = <uint32_t *> calloc(capacity, sizeof(uint32_t))
-        self.free_slots = <uint32_t *> calloc(capacity, sizeof(uint32_t))
-        if not (self.ping_at and self.cores and self.generations and self.free_slots):
-            raise MemoryError
-        self.refresh_clock()
-
-    def __dealloc__(self):
-        cdef Outbox *box
-        while self.free_boxes != NULL:
-            box = self.free_boxes
-            self.free_boxes = box.next
-            outbox_free(box)
-        free(self.ping_at)
-        free(self.cores)
-        free(self.generations)
-        free(self.free_slots)
-
-    def __len__(self):
-        """Connections that hold a slot."""
-        return self.used_slots - self.free_count
-
-    def connections(self, Settings settings=None) -> list:
-        """Those of one server, or all, that are not closed."""
-        cdef uint32_t slot
-        cdef Core core
-        cdef list found = []
-        for slot in range(self.used_slots):
-            if self.cores[slot] != NULL:
-                core = <Core> self.cores[slot]
-                if core._state != CLOSED and (settings is None or core.settings is settings):
-                    found.append(core)
-        return found
-
-    @cython.final
-    cdef uint32_t acquire(self, Core core) except? 0xFFFFFFFF:
-        cdef uint32_t slot
-        self.refresh_clock()
-        if self.free_count:
-            self.free_count -= 1
-            slot = self.free_slots[self.free_count]
-        elif self.used_slots < self.capacity:
-            slot = self.used_slots
-            self.used_slots += 1
-        else:
-            raise OverflowError(f"{self.capacity} connections are open, more than this reactor was made for")
-        if slot == <uint32_t> len(self.owners):
-            self.owners.append(core)
-        else:
-            self.owners[slot] = core
-        self.cores[slot] = <PyObject *> core
-        self.generations[slot] += 1
-        self.seen[slot] = self.now
-        self.ping_at[slot] = 0
-        return slot
-
-    @cython.final
-    cdef void release(self, Core core) noexcept:
-        cdef uint32_t slot = core.slot
-        if slot == NO_SLOT:
-            return
-        core.slot = NO_SLOT
-        if self.ping_at[slot] != 0:
-            self.ping_at[slot] = 0
-            self.keepalives -= 1
-        self.cores[slot] = NULL
-        self.owners[slot] = None
-        self.free_slots[self.free_count] = slot
-        self.free_count += 1
-
-    @cython.final
-    cdef Outbox *take_box(self) except NULL:
-        cdef Outbox *box = self.free_boxes
-        if box != NULL:
-            self.free_boxes = box.next
-            self.free_box_count -= 1
-            return box
-        box = outbox_new()
-        if box == NULL:
-            raise MemoryError
-        return box
-
-    @cython.final
-    cdef void give_box(self, Outbox *box) noexcept:
-        if self.free_box_count >= FREE_BOXES or (
-            self.free_box_count >= LARGE_BOXES and box.capacity > SMALL_BUFFER
-        ):
-            outbox_free(box)
-            return
-        outbox_clear(box)
-        box.next = self.free_boxes
-        self.free_boxes = box
-        self.free_box_count += 1
-
-    @cython.final
-    cdef void refresh_clock(self) noexcept:
-        self.now = monotonic()
-
-    @cython.final
-    cdef int touch(self, Core core) except -1:
-        """Flush ``core`` (and let it go on reading, if it was held) at the end of this tick."""
-        if not core.dirty:
-            core.dirty = True
-            self.dirty.append(core)
-            self.schedule()
-        return 0
-
-    @cython.final
-    cdef int schedule(self) except -1:
-        if not self.ticking and not self.scheduled:
-            self.scheduled = True
-            self.run_handle = self.call_soon(self._run, context=self.context)
-        return 0
-
-    def _run(self):
-        self.scheduled = False
-        self.begin_tick()
-        self.end_tick()
-
-    @cython.final
-    cdef int begin_tick(self) except -1:
-        self.ticking = True
-        self.refresh_clock()
-        return 0
-
-    @cython.final
-    cdef int end_tick(self) except -1:
-        """Resume and flush until there is nothing left, or it is the loop's turn."""
-        try:
-            self.drain_awake()
-            if self.dirty:
-                self.flush()
-        finally:
-            self.stop_ticking()
-        return 0
-
-    @cython.final
-    cdef int stop_ticking(self) except -1:
-        """What is left over, by an exception or by the slice being full, comes in the next tick."""
-        self.ticking = False
-        if self.dirty or self.awake:
-            self.schedule()
-        return 0
-
-    @cython.final
-    cdef int drain_awake(self) except -1:
-        """Let every coroutine that got something take a step."""
-        cdef list batch
-        cdef Py_ssize_t index = 0
-        while self.awake:
-            if len(self.awake) == 1:
-                (<Waiter> self.awake.pop()).resume()
-                continue
-            batch = self.awake
-            self.awake = []
-            index = 0
-            try:
-                while index < len(batch):
-                    index += 1
-                    (<Waiter> batch[index - 1]).resume()
-            except BaseException:
-                self.awake = batch[index:] + self.awake
-                raise
-        return 0
-
-    @cython.final
-    cdef int flush(self) except -1:
-        """Flush what was touched, a slice at a time so that a wide fan-out lets the loop breathe."""
-        cdef Py_ssize_t budget = FLUSHES_PER_TICK
-        cdef Py_ssize_t index
-        cdef list batch
-        cdef Core core
-        while self.dirty and budget > 0:
-            batch = self.dirty
-            if len(batch) > budget:
-                self.dirty = batch[budget:]
-                del batch[budget:]
-            else:
-                self.dirty = []
-            budget -= len(batch)
-            index = 0
-            try:
-                while index < len(batch):
-                    core = <Core> batch[index]
-                    index += 1
-                    core.dirty = False
-                    core.settle()
-            except BaseException:
-                self.dirty = batch[index:] + self.dirty
-                raise
-            self.drain_awake()
-        return 0
-
-    @cython.final
-    cdef int draw_key(self, uint8_t *key) except -1:
-        """A mask key from the system's source of randomness, drawn in bulk (RFC 6455 5.3, 10.3)."""
-        if self.key_at + 4 > len(self.keys):
-            self.keys = urandom(4096)
-            self.key_at = 0
-        memcpy(key, PyBytes_AS_STRING(self.keys) + self.key_at, 4)
-        self.key_at += 4
-        return 0
-
-    # --- time-outs: one timer for all
-
-    def set_deadline(self, Core core not None, delay) -> None:
-        """Call ``core._on_deadline()`` after ``delay`` seconds unless another deadline or ``None`` comes first."""
-        if delay is None:
-            self.deadlines.pop(core, None)
-            return
-        self.deadlines[core] = monotonic() + delay
-        self.sweep_every(delay)
-
-    @cython.final
-    cdef int keep_alive(self, Core core) except -1:
-        """Begin to ping ``core``; the first time at a random point in the second half of the interval."""
-        cdef double interval
-        if core.settings.ping_interval is None or core.slot == NO_SLOT:
-            return 0
-        interval = core.settings.ping_interval
-        self.refresh_clock()
-        self.ping_at[core.slot] = self.now + interval * (0.5 + 0.5 * random_unit())
-        self.keepalives += 1
-        self.sweep_every(interval)
-        if core.settings.ping_timeout is not None:
-            self.sweep_every(core.settings.ping_timeout)
-        return 0
-
-    @cython.final
-    cdef int sweep_every(self, double delay) except -1:
-        """Sweep often enough that ``delay`` is kept to a quarter of itself, but no timer is set per connection."""
-        cdef double granularity = min(max(delay / 4, 0.01), 1.0)
-        if granularity < self.granularity:
-            self.granularity = granularity
-            if self.sweep_handle is not None:
-                self.sweep_handle.cancel()
-                self.sweep_handle = None
-        if self.sweep_handle is None:
-            self.sweep_later()
-        return 0
-
-    @cython.final
-    cdef int sweep_later(self) except -1:
-        self.sweep_handle = self.loop.call_later(self.granularity, self._sweep, context=self.context)
-        return 0
-
-    def _sweep(self):
-        cdef list late = []
-        cdef Core core
-        self.sweep_handle = None
-        self.begin_tick()
-        try:
-            for core, due in self.deadlines.items():
-                if due <= self.now:
-                    late.append(core)
-            for core in late:
-                if self.deadlines.pop(core, None) is not None:
-                    core._on_deadline()
-            if self.keepalives:
-                for core in self.ping_due():
-                    core.ping_or_give_up()
-            self.end_tick()
-        finally:
-            self.stop_ticking()
-            if not self.deadlines and not self.keepalives:
-                self.granularity = 1.0
-            elif self.sweep_handle is None:
-                self.sweep_later()
-
-    @cython.final
-    cdef list ping_due(self):
-        """Connections whose ping, or whose pong, is due."""
-        cdef uint32_t slot
-        cdef list due = []
-        for slot in range(self.used_slots):
-            if self.ping_at[slot] != 0 and self.ping_at[slot] <= self.now:
-                due.append(<Core> self.cores[slot])
-        return due
-
-    def close(self) -> None:
-        """Drop every connection and stop. For a loop that is closed, or about to be."""
-        for core in self.connections():
-            (<Core> core).lost(None)
-        if self.sweep_handle is not None:
-            self.sweep_handle.cancel()
-            self.sweep_handle = None
-        if self.poller is not None:
-            self.poller.close()
-            self.poller = None
-
-
-# --- carriers
-
-
-cdef class Carrier:
-    """Moves bytes between a socket and a ``Core``; knows no protocol."""
-
-    cdef int flush(self, Core core) except -1:
-        """Send from ``core.box`` what the socket takes now."""
-        raise NotImplementedError
-
-    cdef int hold_reading(self, Core core, bint hold) except -1:
-        """Stop reading, or go on."""
-        raise NotImplementedError
-
-    cdef int half_close(self, Core core) except -1:
-        """Send FIN, go on reading."""
-        raise NotImplementedError
-
-    cdef bint is_sending(self) except -1:
-        """Whether bytes that were taken have not left this process: then ``core._writable()`` is called when the last
-        one has. Nothing more must be sent.
-        """
-        return False
-
-    cdef int drop(self, Core core, bint orderly) except -1:
-        """Close the socket now; ``core`` hears no more of it. ``orderly``: after what it was given has left."""
-        raise NotImplementedError
-
-
-cdef class TransportCarrier(Carrier):
-    """An asyncio transport as carrier; one per connection.
-
-    The transport's own buffer is kept small: above its high-water mark, bytes wait in the connection's outbox.
-    """
-
-    def __init__(self, transport):
-        self.transport = transport
-
-    def pause_writing(self) -> None:
-        self.paused = True
-
-    def resume_writing(self) -> None:
-        self.paused = False
-
-    cdef int flush(self, Core core) except -1:
-        cdef Outbox *box = core.box
-        cdef Segment *segment
-        cdef int index
-        cdef list parts
-        if self.paused or core.half_closed or self.transport.is_closing():
-            return 0
-        parts = []
-        for index in range(box.first, box.first + box.count):
-            segment = &box.segments[index]
-            if segment.owner == NULL:
-                parts.append(PyBytes_FromStringAndSize(<char *> box.buffer + segment.start, segment.length))
-            elif PyBytes_Check(<object> segment.owner) and (
-                <size_t> len(<bytes> segment.owner) == segment.length
-            ):
-                parts.append(<object> segment.owner)
-            else:
-                parts.append(PyBytes_FromStringAndSize(<char *> segment.start, segment.length))
-        outbox_sent(box, box.total)
-        self.transport.write(parts[0] if len(parts) == 1 else b"".join(parts))
-        return 0
-
-    cdef int hold_reading(self, Core core, bint hold) except -1:
-        if self.transport.is_closing():
-            return 0
-        if hold:
-            self.transport.pause_reading()
-        else:
-            self.transport.resume_reading()
-        return 0
-
-    cdef int half_close(self, Core core) except -1:
-        if self.transport.can_write_eof() and not self.transport.is_closing():
-            self.transport.write_eof()
-        return 0
-
-    cdef bint is_sending(self) except -1:
-        if self.transport.is_closing() or not self.transport.get_write_buffer_size():
-            return False
-        self.transport.set_write_buffer_limits(0)  # resume_writing() comes when it is empty
-        return True
-
-    cdef int drop(self, Core core, bint orderly) except -1:
-        # Only an orderly end waits for TLS to end as well.
-        if orderly:
-            self.transport.close()
-        elif not self.transport.is_closing():
-            self.transport.abort()
-        return 0
-
-
-# --- one per connection
 
 
 cdef class Core(Decoder):

@@ -47,6 +47,7 @@ def _compiled() -> bool:
 COMPILED: Final = _compiled()
 
 if TYPE_CHECKING or COMPILED:
+    from ._carrier import Carrier, TransportCarrier
     from ._codec import (
         Decoder,
         Utf8Validator,
@@ -57,16 +58,10 @@ if TYPE_CHECKING or COMPILED:
         mask_inplace,
         parse_close,
     )
-    from ._core import (
-        Carrier,
-        Core,
-        PreparedMessage,
-        Reactor,
-        Settings,
-        TransportCarrier,
-        broadcast,
-    )
+    from ._core import Core, Settings, broadcast
     from ._head import Head, parse_head
+    from ._prepared import PreparedMessage
+    from ._reactor import Reactor
 else:
     from ._pure.codec import (
         Decoder,

@@ -3,7 +3,9 @@ import socket
 from collections.abc import Callable
 from typing import Final, Self
 
-from ._core import Carrier, Core, Reactor
+from ._carrier import Carrier
+from ._core import Core
+from ._reactor import Reactor
 
 ACCEPT_PAUSE: Final[float]
 logger: logging.Logger

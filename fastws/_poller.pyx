@@ -21,8 +21,10 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from posix.unistd cimport close
 
-from fastws._core cimport CLOSED, Carrier, Core, Reactor
+from fastws._carrier cimport Carrier
+from fastws._core cimport CLOSED, Core
 from fastws._outbox cimport Outbox, Segment, outbox_sent
+from fastws._reactor cimport Reactor
 
 
 cdef extern from "<sys/uio.h>" nogil:

@@ -106,11 +106,11 @@ class Response:
         return cls(status, phrase, lines, body)
 
     def serialize(self) -> bytes:
-        """``ValueError`` for a header line that would break out of its line."""
-        lines = [f"HTTP/1.1 {self.status_code} {self.reason_phrase}\r\n"]
-        for name, value in self.headers.raw_items():
-            if any(char in "\r\n\0" for char in name + value):
-                raise ValueError(f"header {name!r} has a control character in it")
-            lines.append(f"{name}: {value}\r\n")
-        lines.append("\r\n")
-        return "".join(lines).encode("latin-1", "replace") + self.body
+        """``ValueError`` for a phrase or header that would break out of its line."""
+        lines = [f"HTTP/1.1 {self.status_code} {self.reason_phrase}"]
+        lines.extend(f"{name}: {value}" for name, value in self.headers.raw_items())
+        for line in lines:
+            if any(char in "\r\n\0" for char in line):
+                raise ValueError(f"{line!r} has a control character in it")
+        head = "\r\n".join((*lines, "", ""))
+        return head.encode("latin-1", "replace") + self.body
