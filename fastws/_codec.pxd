@@ -22,7 +22,28 @@ cdef enum:
     MAX_CONTROL = 125        # RFC 6455 5.5
 
 
-cdef Py_ssize_t write_header(uint8_t *out, int first_byte, Py_ssize_t length, bint masked) noexcept nogil
+cdef Py_ssize_t write_long_header(uint8_t *out, Py_ssize_t length, int mask_bit) noexcept nogil
+
+cdef inline Py_ssize_t header_size(Py_ssize_t length) noexcept nogil:
+    """Bytes of a header without a mask key."""
+    return 2 if length < 126 else 4 if length < 65536 else 10
+
+cdef inline Py_ssize_t write_header(
+    uint8_t *out, int first_byte, Py_ssize_t length, bint masked
+) noexcept nogil:
+    """Write all of a frame header but the mask key; returns its size, at most 10 bytes (RFC 6455 5.2)."""
+    cdef int mask_bit = 0x80 if masked else 0
+    out[0] = <uint8_t> first_byte
+    if length < 126:
+        out[1] = <uint8_t> (length | mask_bit)
+        return 2
+    if length < 65536:
+        out[1] = <uint8_t> (126 | mask_bit)
+        out[2] = <uint8_t> (length >> 8)
+        out[3] = <uint8_t> length
+        return 4
+    return write_long_header(out, length, mask_bit)
+
 cdef void mask_copy(uint8_t *dst, const uint8_t *src, Py_ssize_t length, const uint8_t *key) noexcept nogil
 cpdef bytes encode_close(code, str reason=*)
 cpdef tuple parse_close(bytes payload)
@@ -67,6 +88,7 @@ cdef class Decoder:
     cdef int _advance(self, uint8_t *where, const uint8_t *data, Py_ssize_t length) except -1
     cdef int _end_frame(self) except -1
     cdef int _whole(self, const uint8_t *data, Py_ssize_t length) except -1
+    cdef int _undecodable(self) except -1
     cdef int _control_frame(self, bytes payload) except -1
     cdef uint8_t *_base(self) noexcept
     cdef int _reserve(self, uint64_t length) except -1

@@ -14,7 +14,7 @@ from cpython.buffer cimport (
 )
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.object cimport PyObject
-from cpython.ref cimport Py_INCREF, Py_XDECREF
+from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
@@ -59,7 +59,7 @@ cdef extern from "kernels/utf8.h" nogil:
 
 cdef extern from "kernels/utf8_str.h":
     object fastws_decode_utf8(const uint8_t *data, size_t length)
-    object fastws_decode_masked_utf8(const uint8_t *data, size_t length, uint32_t key)
+    PyObject *fastws_decode_masked_utf8(const uint8_t *data, size_t length, uint32_t key)
 
 
 cdef enum:
@@ -139,21 +139,9 @@ def validate_utf8_with(str kernel not None, data) -> bool:
 # --- building blocks
 
 
-cdef Py_ssize_t write_header(
-    uint8_t *out, int first_byte, Py_ssize_t length, bint masked
-) noexcept nogil:
-    """Write all of a frame header but the mask key; returns its size (RFC 6455 5.2)."""
-    cdef int mask_bit = 0x80 if masked else 0
+cdef Py_ssize_t write_long_header(uint8_t *out, Py_ssize_t length, int mask_bit) noexcept nogil:
+    """The rest of a header with a 64-bit length."""
     cdef int shift
-    out[0] = <uint8_t> first_byte
-    if length < 126:
-        out[1] = <uint8_t> (length | mask_bit)
-        return 2
-    if length < 65536:
-        out[1] = <uint8_t> (126 | mask_bit)
-        out[2] = <uint8_t> (length >> 8)
-        out[3] = <uint8_t> length
-        return 4
     out[1] = <uint8_t> (127 | mask_bit)
     for shift in range(8):
         out[2 + shift] = <uint8_t> (<uint64_t> length >> (56 - 8 * shift))
@@ -318,6 +306,11 @@ cpdef tuple parse_close(bytes payload):
 
 
 # --- the decoder
+
+
+cdef int raise_set_error() except -1:
+    """The exception that is set already."""
+    return -1
 
 
 cdef class Decoder:
@@ -608,12 +601,14 @@ cdef class Decoder:
     cdef int _whole(self, const uint8_t *data, Py_ssize_t length) except -1:
         """A frame that is a message or control frame of its own, with all its payload at ``data``."""
         cdef object payload
+        cdef PyObject *text
         if self.opcode == OP_TEXT:
-            try:
-                payload = fastws_decode_masked_utf8(data, length, 0 if self.client else self.key)
-            except UnicodeDecodeError:
-                self._fail(1007, _messages.invalid_text())
-                return 0
+            # Not in a try block: setting one up costs as much as decoding a short text.
+            text = fastws_decode_masked_utf8(data, length, 0 if self.client else self.key)
+            if text == NULL:
+                return self._undecodable()
+            payload = <object> text
+            Py_DECREF(payload)
             return self.on_event(OP_TEXT, payload)
         payload = PyBytes_FromStringAndSize(NULL, length)
         if length:
@@ -624,6 +619,15 @@ cdef class Decoder:
         if self.opcode & 8:
             return self._control_frame(payload)
         return self.on_event(OP_BINARY, payload)
+
+    @cython.final
+    cdef int _undecodable(self) except -1:
+        """A text could not be decoded: its fault, or memory is out."""
+        try:
+            raise_set_error()
+        except UnicodeDecodeError:
+            self._fail(1007, _messages.invalid_text())
+        return 0
 
     @cython.final
     cdef int _control_frame(self, bytes payload) except -1:

@@ -18,12 +18,12 @@ from libc.string cimport memcpy
 
 from fastws._carrier cimport Carrier
 from fastws._codec cimport (
-    MAX_HEADER,
     OP_BINARY,
     OP_PING,
     OP_PONG,
     OP_TEXT,
     Decoder,
+    header_size,
     mask_copy,
     write_header,
 )
@@ -507,34 +507,28 @@ cdef class Core(Decoder):
         self, int first_byte, const uint8_t *data, Py_ssize_t length, PyObject *owner
     ) except -1:
         """Queue one frame. ``owner``, if given, keeps ``data`` alive and unchanged, so it need not be copied."""
-        cdef uint8_t header[MAX_HEADER]
+        cdef Py_ssize_t size = header_size(length)
+        cdef bint shared = length >= SHARED_FROM and owner != NULL and not self.client
         cdef uint8_t *out
-        cdef Py_ssize_t size = write_header(header, first_byte, length, self.client)
         if self._state == CLOSED or (self.overflowed and not first_byte & 8):
             return 0
         if self.box == NULL:
             self.box = self.reactor.take_box()
-        if self.client:
-            self.reactor.draw_key(header + size)
-            size += 4
-        elif length >= SHARED_FROM and owner != NULL:
-            out = outbox_extend(self.box, size)
-            if out == NULL:
-                raise MemoryError
-            memcpy(out, header, size)
+        out = outbox_extend(self.box, size if shared else size + (4 if self.client else 0) + length)
+        if out == NULL:
+            raise MemoryError
+        write_header(out, first_byte, length, self.client)
+        out += size
+        if shared:
             if outbox_refer(self.box, owner, data, length, True) < 0:
                 self.fail_later(MemoryError())  # a header without its payload is in the queue
                 raise MemoryError
-            return self.reactor.touch(self)
-        out = outbox_extend(self.box, size + length)
-        if out == NULL:
-            raise MemoryError
-        memcpy(out, header, size)
-        if self.client:
-            mask_copy(out + size, data, length, header + size - 4)
-        elif length:
-            memcpy(out + size, data, length)
-        return self.reactor.touch(self)
+        elif self.client:
+            self.reactor.draw_key(out)
+            mask_copy(out + 4, data, length, out)
+        else:
+            memcpy(out, data, length)
+        return 0 if self.dirty else self.reactor.touch(self)
 
     @cython.final
     cdef int write_prepared(self, PreparedMessage message) except -1:
@@ -550,7 +544,7 @@ cdef class Core(Decoder):
             self.box = self.reactor.take_box()
         if outbox_refer(self.box, <PyObject *> frame, data, len(frame), False) < 0:
             raise MemoryError
-        return self.reactor.touch(self)
+        return 0 if self.dirty else self.reactor.touch(self)
 
     @cython.final
     cdef int settle(self) except -1:

@@ -35,7 +35,22 @@ cdef struct Outbox:
 cdef Outbox *outbox_new() noexcept
 cdef void outbox_free(Outbox *box) noexcept
 cdef void outbox_clear(Outbox *box) noexcept
-cdef uint8_t *outbox_extend(Outbox *box, size_t length) noexcept
+cdef uint8_t *outbox_grow(Outbox *box, size_t length) noexcept
+
+cdef inline uint8_t *outbox_extend(Outbox *box, size_t length) noexcept:
+    """Room for ``length`` more bytes at the end, to be written by the caller at once; NULL if memory is out."""
+    cdef Segment *last
+    cdef uint8_t *where
+    if box.count and length <= box.capacity - box.used:
+        last = &box.segments[box.first + box.count - 1]
+        if last.owner == NULL:
+            where = box.buffer + box.used
+            last.length += length
+            box.used += length
+            box.total += length
+            return where
+    return outbox_grow(box, length)
+
 cdef int outbox_refer(
     Outbox *box, PyObject *owner, const uint8_t *data, size_t length, bint joined
 ) noexcept

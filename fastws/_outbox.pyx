@@ -85,8 +85,8 @@ cdef void compact(Outbox *box) noexcept:
             box.segments[index].start -= begin
 
 
-cdef uint8_t *outbox_extend(Outbox *box, size_t length) noexcept:
-    """Room for ``length`` more bytes at the end, to be written by the caller at once; NULL if memory is out."""
+cdef uint8_t *outbox_grow(Outbox *box, size_t length) noexcept:
+    """``outbox_extend`` where the buffer is full, or does not go on from the last segment."""
     cdef size_t capacity
     cdef uint8_t *buffer
     cdef Segment *last
