@@ -8,10 +8,12 @@ bytes.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import time
 import uuid
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ._awaitable import Done, Later
 from ._impl import Core, Settings, encode_close, parse_close, parse_head
@@ -28,18 +30,39 @@ from .listener import hook
 
 if TYPE_CHECKING:
     from ._impl import Carrier, Head, Reactor
-    from .server import Server
 
-__all__ = ["Connection", "ServerSettings"]
+__all__ = ["Connection", "Endpoint", "ServerSettings"]
 
 # Bytes kept while an asynchronous process_request runs.
 _EARLY_LIMIT = 65536
 
 
+class Endpoint(Protocol):
+    """What a connection asks of the server that it belongs to."""
+
+    logger: logging.Logger
+    http: Callable[[], asyncio.Protocol] | None
+
+    def handshake(self, ws: Connection, head: Head, data: bytes) -> None:
+        """A whole request head has come; ``data`` is all that was read."""
+
+    def refuse(self, ws: Connection, error: InvalidHandshake) -> None:
+        """Answer a handshake with the reason why it failed, and close."""
+
+    def hand_over(self, ws: Connection, data: bytes) -> None:
+        """Let ``http`` take the connection over."""
+
+    def lost(self, ws: Connection) -> None:
+        """The connection is gone."""
+
+    def address_of(self, ws: Connection, name: str) -> Any:
+        """``sockname`` or ``peername`` of its socket."""
+
+
 class ServerSettings(Settings):
     """What the connections of one server share, and the server."""
 
-    server: Server
+    endpoint: Endpoint
 
 
 class _Details:
@@ -147,12 +170,12 @@ class Connection(Core):
     @property
     def local_address(self) -> Any:
         """As ``socket.getsockname()``; ``None`` once closed."""
-        return self.settings.server._address(self, "sockname")
+        return self.settings.endpoint.address_of(self, "sockname")
 
     @property
     def remote_address(self) -> Any:
         """As ``socket.getpeername()``; ``None`` once closed."""
-        return self.settings.server._address(self, "peername")
+        return self.settings.endpoint.address_of(self, "peername")
 
     @property
     def close_code(self) -> int | None:
@@ -289,12 +312,12 @@ class Connection(Core):
                 else:
                     details.early = data
                 return
-        server = self.settings.server
+        endpoint = self.settings.endpoint
         try:
             head = parse_head(data)
         except InvalidMessage as error:
-            if server.http is not None:
-                server._hand_over(self, data)
+            if endpoint.http is not None:
+                endpoint.hand_over(self, data)
             else:
                 self._refuse(error)
             return
@@ -303,7 +326,7 @@ class Connection(Core):
             return
         if details is not None:
             details.early = b""
-        server._handshake(self, head, data)
+        endpoint.handshake(self, head, data)
 
     def _forget_head(self) -> None:
         """After ``on_open``: keep the request only if it was read."""
@@ -315,7 +338,7 @@ class Connection(Core):
                 self._details = None
 
     def _refuse(self, error: InvalidHandshake) -> None:
-        self.settings.server._refuse(self, error)
+        self.settings.endpoint.refuse(self, error)
 
     def respond(self, status: int, text: str) -> Response:
         """A plain-text response for ``process_request`` to return."""
@@ -353,7 +376,7 @@ class Connection(Core):
         self._fail(error.code, error.message, error)
 
     def _on_handler_error(self, error: BaseException) -> None:
-        self.settings.server.logger.error("listener failed", exc_info=error)
+        self.settings.endpoint.logger.error("listener failed", exc_info=error)
         self._fail(CloseCode.INTERNAL_ERROR, "", error)
 
     def _on_overflow(self) -> None:
@@ -398,7 +421,7 @@ class Connection(Core):
         if self.listener is not None:
             self._call("on_close", code, reason)
             self.listener = None
-        self.settings.server._lost(self)
+        self.settings.endpoint.lost(self)
 
     def _call(self, name: str, *arguments: Any) -> None:
         callback = hook(self.listener, name)

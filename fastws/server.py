@@ -64,7 +64,7 @@ class Server:
         self.loop = asyncio.get_running_loop()
         self.reactor = reactor_of(self.loop)
         self.settings = settings
-        self.settings.server = self
+        self.settings.endpoint = self
         self.logger = logger or logging.getLogger("fastws.server")
         self.http = http
         self._origins = origins
@@ -188,17 +188,17 @@ class Server:
 
     # --- the opening handshake
 
-    def _handshake(self, ws: Connection, head: Head, data: bytes) -> None:
+    def handshake(self, ws: Connection, head: Head, data: bytes) -> None:
         """A whole request head has come; ``data`` is all that was read."""
         if self.http is not None and not head.wants_websocket:
-            self._hand_over(ws, data)
+            self.hand_over(ws, data)
             return
         try:
             check_head(head)
             if self._origins is not None:
                 check_origin(head, self._origins)
         except InvalidHandshake as error:
-            self._refuse(ws, error)
+            self.refuse(ws, error)
             return
         rest = data[head.size :]
         if self._process_request is None:
@@ -232,7 +232,7 @@ class Server:
         if not isinstance(error, InvalidHandshake):
             self.logger.error("%s failed", name, exc_info=error)
             error = InvalidHandshake("internal error", status=500)
-        self._refuse(ws, error)
+        self.refuse(ws, error)
 
     def _answered(self, ws: Connection, head: Head, response: Response | None) -> None:
         if ws._state != State.CONNECTING or ws.muted:
@@ -340,7 +340,7 @@ class Server:
             ws._call("on_open")
         ws._forget_head()
 
-    def _refuse(self, ws: Connection, error: InvalidHandshake) -> None:
+    def refuse(self, ws: Connection, error: InvalidHandshake) -> None:
         self.logger.debug("handshake refused: %s", error)
         self._respond(ws, refusal(error))
 
@@ -360,7 +360,7 @@ class Server:
         ws._end(linger=True)
         self.reactor.set_deadline(ws, self.settings.close_timeout)
 
-    def _hand_over(self, ws: Connection, data: bytes) -> None:
+    def hand_over(self, ws: Connection, data: bytes) -> None:
         """Plain HTTP: another protocol takes the connection over, with the bytes read so far."""
         assert self.http is not None
         protocol = self.http()
@@ -395,7 +395,7 @@ class Server:
             ws.close(1011)
         self._check_closed()
 
-    def _lost(self, ws: Connection) -> None:
+    def lost(self, ws: Connection) -> None:
         if self._closing:
             self._check_closed()
 
@@ -407,7 +407,7 @@ class Server:
         if over and not self._closed.done():
             self._closed.set_result(None)
 
-    def _address(self, ws: Connection, name: str) -> Any:
+    def address_of(self, ws: Connection, name: str) -> Any:
         if ws._state == State.CLOSED:
             return None
         carrier = ws.carrier
