@@ -176,6 +176,12 @@ def run_in_loop(
         raise AssertionError(f"reached the loop's exception handler: {what}") from error
 
 
+def pytest_collection_finish() -> None:
+    """Keep what pytest and the imports made out of the collections that follow each test."""
+    gc.collect()
+    gc.freeze()
+
+
 # Nothing may be skipped
 
 
