@@ -5,7 +5,7 @@ says when; a carrier moves the bytes.
 """
 
 import time
-from types import MethodType
+from types import MethodDescriptorType, MethodType
 
 cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
@@ -50,13 +50,26 @@ cdef extern from *:
     #include <unistd.h>
     static void close_descriptor(int fd) { close(fd); }
     #endif
+
+    /* A plain Python function is entered directly: PyObject_Vectorcall would look up as much, and check more. */
+    static inline PyObject *call_vector(PyObject *callable, PyObject *const *arguments, size_t count)
+    {
+        if (Py_TYPE(callable) == &PyFunction_Type)
+            return ((PyFunctionObject *) callable)->vectorcall(callable, arguments, count, NULL);
+        return PyObject_Vectorcall(callable, arguments, count, NULL);
+    }
     """
     void close_descriptor(int fd)
+    PyObject *call_vector(PyObject *callable, PyObject *const *arguments, size_t count)
 
 
 cdef extern from "Python.h":
     const Py_ssize_t PY_SSIZE_T_MAX
-    PyObject *PyObject_Vectorcall(PyObject *callable, PyObject *const *arguments, size_t count, PyObject *names)
+    ctypedef struct PyMethodDef:
+        pass
+    ctypedef struct PyMethodDescrObject:
+        PyMethodDef *d_method
+    object PyDescr_NewMethod(type owner, PyMethodDef *method)
     size_t PY_VECTORCALL_ARGUMENTS_OFFSET
     bint PyUnicode_IS_COMPACT_ASCII(object)
     void *PyUnicode_DATA(object)
@@ -162,8 +175,8 @@ cdef inline PyObject *call_back(
     arguments[2] = ws
     arguments[3] = message
     if receiver == <PyObject *> None:
-        return PyObject_Vectorcall(function, &arguments[2], 2 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL)
-    return PyObject_Vectorcall(function, &arguments[1], 3 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL)
+        return call_vector(function, &arguments[2], 2 | PY_VECTORCALL_ARGUMENTS_OFFSET)
+    return call_vector(function, &arguments[1], 3 | PY_VECTORCALL_ARGUMENTS_OFFSET)
 
 
 cdef class Core(Decoder):
@@ -785,3 +798,13 @@ cdef class Core(Decoder):
     @property
     def _fileno(self) -> int:
         return self.fd
+
+
+def own_send(type connection) -> None:
+    """Give the class ``connection`` a ``send`` of its own, the same C function.
+
+    CPython's specialised calls want a method of exactly the object's type; an inherited one costs a generic call.
+    """
+    inherited = Core.__dict__["send"]
+    if isinstance(inherited, MethodDescriptorType):
+        connection.send = PyDescr_NewMethod(connection, (<PyMethodDescrObject *> inherited).d_method)

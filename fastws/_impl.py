@@ -27,6 +27,7 @@ __all__ = [
     "encode_frame",
     "mask",
     "mask_inplace",
+    "own_send",
     "parse_close",
     "parse_head",
 ]
@@ -58,7 +59,7 @@ if TYPE_CHECKING or COMPILED:
         mask_inplace,
         parse_close,
     )
-    from ._core import Core, Settings, broadcast
+    from ._core import Core, Settings, broadcast, own_send
     from ._head import Head, parse_head
     from ._prepared import PreparedMessage
     from ._reactor import Reactor
@@ -81,6 +82,7 @@ else:
         Settings,
         TransportCarrier,
         broadcast,
+        own_send,
     )
     from ._pure.head import Head, parse_head
 

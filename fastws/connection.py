@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ._awaitable import Done, Later
-from ._impl import Core, Settings, encode_close, parse_close, parse_head
+from ._impl import Core, Settings, encode_close, own_send, parse_close, parse_head
 from .exceptions import (
     ConnectionClosed,
     InvalidHandshake,
@@ -431,3 +431,6 @@ class Connection(Core):
             callback(self, *arguments)
         except (Exception, asyncio.CancelledError) as error:
             self._on_handler_error(error)
+
+
+own_send(Connection)

@@ -175,10 +175,16 @@ def broadcast(
     if not isinstance(message, PreparedMessage):
         message = PreparedMessage(message, text)
     for core in list(connections):
+        if not isinstance(core, Core):
+            raise TypeError(f"not a connection: {type(core).__name__}")
         if core._state == _OPEN:
             core._write_prepared(message)
             if core._queued > core.settings.write_high:
                 core._check_backlog()
+
+
+def own_send(connection: type[Core]) -> None:
+    """Only the compiled core gains from a method of the class's own."""
 
 
 # --- one per loop

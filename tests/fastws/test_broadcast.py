@@ -130,7 +130,7 @@ async def test_broadcast_refuses_what_is_no_message(carrier: str) -> None:
         for wrong in (None, 1, ["a"]):
             with pytest.raises(TypeError):
                 fastws.broadcast([ws], wrong)
-        with pytest.raises((TypeError, AttributeError)):
+        with pytest.raises(TypeError):
             fastws.broadcast([object()], "x")  # type: ignore[list-item]
         ws.send("still here")
         assert await peer.message() == "still here"
