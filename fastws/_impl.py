@@ -37,7 +37,7 @@ def _compiled() -> bool:
     if os.environ.get("FASTWS_PURE", "") not in ("", "0"):
         return False
     try:
-        from . import _codec  # noqa: F401
+        from ._codec import kernel_name  # noqa: F401
     except ModuleNotFoundError as error:
         if error.name != f"{__package__}._codec":
             raise
