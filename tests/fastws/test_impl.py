@@ -17,7 +17,8 @@ def codec_name(folder: Path, **environment: str) -> str:
     """What ``fastws.codec_name`` is for the package in ``folder``."""
     kept = {name: value for name, value in os.environ.items() if name != "FASTWS_PURE"}
     return subprocess.run(
-        [sys.executable, "-c", "import fastws; print(fastws.codec_name)"],
+        # Without site: an editable install would find the missing modules in its own folder.
+        [sys.executable, "-S", "-c", "import fastws; print(fastws.codec_name)"],
         env={**kept, "PYTHONPATH": str(folder), **environment},
         cwd=folder,
         text=True,
