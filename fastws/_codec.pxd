@@ -6,7 +6,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 cdef extern from "kernels/utf8.h" nogil:
     ctypedef struct fastws_utf8:
-        pass
+        uint8_t need                  # continuation bytes that the open code point still wants
 
 
 cdef enum:
@@ -52,16 +52,20 @@ cpdef tuple parse_close(bytes payload)
 cdef class Decoder:
     cdef readonly object error        # ProtocolError, once a peer broke a rule
     cdef list events                  # where feed() collects
-    cdef PyObject *target             # bytes or str that is being filled, never seen by anyone yet
+    cdef PyObject *target             # bytes or str that is being filled, never seen by anyone yet; NULL: no room
     cdef PyObject *control            # payload of an unfinished control frame
     cdef uint64_t max_size
     cdef uint64_t remaining           # payload bytes of the current frame still to come
-    cdef Py_ssize_t filled            # bytes of the message so far
-    cdef Py_ssize_t capacity
+    cdef uint64_t size                # bytes of the message that its frames so far declared
+    cdef Py_ssize_t filled            # bytes, or code points, in target
+    cdef Py_ssize_t capacity          # that it has room for
     cdef uint32_t max_fragments
     cdef uint32_t fragments
     cdef uint32_t key                 # mask key in memory order, turned to the next payload byte
-    cdef fastws_utf8 utf8
+    cdef fastws_utf8 utf8             # checks the code point that is in tail
+    cdef uint8_t tail[4]              # code point of which not all bytes are here
+    cdef uint8_t tail_length
+    cdef uint8_t kind                 # bytes per code point in target; 0: text that is ASCII so far, or no text
     cdef uint8_t head[MAX_HEADER]
     cdef uint8_t head_length          # bytes of an unfinished header
     cdef uint8_t opcode               # of the current frame
@@ -73,8 +77,10 @@ cdef class Decoder:
     cdef uint8_t stopped                 # error or closed: ignore what follows
     cdef uint8_t held                    # on_event asks decode to stop
     cdef uint8_t fin                     # of the current frame
-    cdef uint8_t single                  # a message of one frame: target is the object the user gets
-    cdef uint8_t wide                    # the text so far is not ASCII
+
+    cdef inline bint decoding(self) noexcept:
+        """Whether payload bytes are not what the target takes: it is text, and not ASCII."""
+        return self.kind != 0 or self.tail_length != 0
 
     cdef int on_event(self, int opcode, object payload) except -1
     cdef Py_ssize_t decode(self, const uint8_t *data, Py_ssize_t length) except -1
@@ -85,12 +91,19 @@ cdef class Decoder:
     cdef Py_ssize_t _parse_header(self, const uint8_t *data, Py_ssize_t available) except -2
     cdef int _begin_payload(self) except -1
     cdef const uint8_t *_payload(self, const uint8_t *data, const uint8_t *end) except? NULL
-    cdef int _advance(self, uint8_t *where, const uint8_t *data, Py_ssize_t length) except -1
+    cdef int _taken(self, Py_ssize_t length) except -1
+    cdef int _plain(self, uint8_t *where, const uint8_t *data, Py_ssize_t length, bint masked) except -1
+    cdef int _masked_text(self, const uint8_t *data, Py_ssize_t length) except -1
+    cdef int _text(self, const uint8_t *data, Py_ssize_t length) except -1
+    cdef int _convert(self, const uint8_t *data, Py_ssize_t length) except -1
     cdef int _end_frame(self) except -1
+    cdef object _finish(self)
     cdef int _whole(self, const uint8_t *data, Py_ssize_t length) except -1
     cdef int _undecodable(self) except -1
     cdef int _control_frame(self, bytes payload) except -1
-    cdef uint8_t *_base(self) noexcept
-    cdef int _reserve(self, uint64_t length) except -1
+    cdef uint8_t *_tip(self) noexcept
+    cdef int _reserve(self, uint64_t needed) except -1
+    cdef int _make_room(self, uint64_t capacity) except -1
+    cdef int _widen(self, int kind, uint64_t capacity) except -1
     cdef int _fail(self, int code, str message) except -2
     cdef void _drop(self) noexcept

@@ -29,8 +29,11 @@ cdef extern from "Python.h":
     object PyUnicode_New(Py_ssize_t size, Py_UCS4 maxchar)
     void *PyUnicode_DATA(PyObject *text) nogil
     const Py_ssize_t PY_SSIZE_T_MAX
-    bint PyBytes_Check(object)
     int _PyBytes_Resize(PyObject **data, Py_ssize_t size) except -1
+    int PyUnicode_Resize(PyObject **text, Py_ssize_t length) except -1
+    Py_ssize_t PyUnicode_CopyCharacters(
+        PyObject *to, Py_ssize_t to_start, object source, Py_ssize_t start, Py_ssize_t count
+    ) except -1
 
 
 cdef extern from "kernels/cpu.h" nogil:
@@ -55,6 +58,11 @@ cdef extern from "kernels/utf8.h" nogil:
     void fastws_utf8_init(fastws_utf8 *state)
     int fastws_utf8_feed(fastws_utf8 *state, const uint8_t *data, size_t length)
     int fastws_utf8_finish(const fastws_utf8 *state)
+    void fastws_utf8_scan(const uint8_t *data, size_t length, size_t *code_points, uint8_t *max_byte)
+    int fastws_utf8_to_latin1(const uint8_t *data, size_t length, void *out, size_t out_length)
+    int fastws_utf8_to_ucs2(const uint8_t *data, size_t length, void *out, size_t out_length)
+    int fastws_utf8_to_ucs4(const uint8_t *data, size_t length, void *out, size_t out_length)
+    size_t fastws_utf8_open_tail(const uint8_t *data, size_t length)
 
 
 cdef extern from "kernels/utf8_str.h":
@@ -65,6 +73,32 @@ cdef extern from "kernels/utf8_str.h":
 cdef enum:
     # Bytes allocated on the word of a header. Pages not written take no memory; a longer frame grows as it comes.
     EAGER = 1 << 24
+    SMALL = 65536                     # up to here, a message of several frames grows by doubling,
+    AMPLE = 1 << 20                   # then it gets this much at once
+    SCRATCH = 8192                    # bytes of text unmasked at a time
+
+# The widest code point of a str by its bytes per code point (0: ASCII).
+cdef Py_UCS4[5] WIDEST = [127, 255, 65535, 0, 0x10FFFF]
+
+
+cdef extern from *:
+    """
+    #include <stdlib.h>
+    /* Messages of up to 1 MiB are written into room for as many code points, of up to 4 bytes. glibc takes blocks of
+       that size from the system and gives them back each time, and new pages cost more than what is written into
+       them (measured: 0.6 ms for 1 MiB), until a program has freed one: then it keeps such blocks for the next. */
+    static void keep_pages(void)
+    {
+    #ifdef __GLIBC__
+        void *volatile block = malloc((4u << 20) + 65536);
+        free(block);
+    #endif
+    }
+    """
+    void keep_pages()
+
+
+keep_pages()
 
 
 cdef str init_kernels():
@@ -154,6 +188,16 @@ cdef void mask_copy(
     cdef uint32_t word
     memcpy(&word, key, 4)
     fastws_mask(dst, src, length, word)
+
+
+cdef inline void mask_or_copy(
+    uint8_t *dst, const uint8_t *src, Py_ssize_t length, uint32_t key, bint masked
+) noexcept nogil:
+    """``dst`` may be ``src``."""
+    if masked:
+        fastws_mask(dst, src, length, key)
+    elif dst != src:
+        memcpy(dst, src, length)
 
 
 cdef uint32_t key_word(bytes key, Py_ssize_t offset) except? 0:
@@ -321,8 +365,8 @@ cdef class Decoder:
         max_size: bytes in a message, over which it is refused (1009) before its payload is read; ``None``: no limit.
         max_fragments: frames in a message; ``None``: no limit.
 
-    An idle decoder holds no buffer. A message of one frame is written, while it arrives, into the object that the
-    user gets; one of several frames grows by half as it goes.
+    An idle decoder holds no buffer. A message is written, while it arrives, into the object that the user gets; text
+    that is not ASCII is decoded into it piece by piece.
     """
 
     def __init__(self, *, bint client=False, max_size=2**20, max_fragments=4096):
@@ -377,17 +421,17 @@ cdef class Decoder:
     @cython.final
     cdef Py_ssize_t direct_space(self, uint8_t **where) noexcept:
         """Where, and how many, payload bytes can be received without a copy; 0 if none."""
-        if not self.in_payload or self.stopped or self.opcode & 8:
+        if not self.in_payload or self.stopped or self.opcode & 8 or self.decoding() or self.target == NULL:
             return 0
-        where[0] = self._base() + self.filled
+        where[0] = self._tip()
         return <Py_ssize_t> min(self.remaining, <uint64_t> (self.capacity - self.filled))
 
     @cython.final
     cdef int direct_filled(self, Py_ssize_t length) except -1:
         """``length`` masked bytes have been received at ``direct_space``'s place."""
-        cdef uint8_t *where = self._base() + self.filled
-        self._advance(where, where, length)
-        return 0
+        cdef uint8_t *where = self._tip()
+        self._plain(where, where, length, not self.client)
+        return self._taken(length)
 
     @cython.final
     cdef const uint8_t *_header(self, const uint8_t *data, const uint8_t *end) except? NULL:
@@ -478,7 +522,7 @@ cdef class Decoder:
                     return self._fail(1002, _messages.length_top_bit(length))
                 if length < 65536:
                     return self._fail(1002, _messages.length_not_minimal(length))
-            total = length if opcode else <uint64_t> self.filled + length
+            total = length if opcode else self.size + length
             if total > self.max_size:
                 return self._fail(1009, _messages.message_too_big(total, self.max_size))
         if not self.client:
@@ -493,7 +537,7 @@ cdef class Decoder:
 
     @cython.final
     cdef int _begin_payload(self) except -1:
-        """Make room for a frame whose payload is not all here, or which is part of a longer message."""
+        """Enter a frame whose payload is not all here, or which is part of a longer message."""
         cdef object target
         if self.opcode & 8:
             target = PyBytes_FromStringAndSize(NULL, <Py_ssize_t> self.remaining)
@@ -502,21 +546,13 @@ cdef class Decoder:
             self.control_filled = 0
         elif self.opcode == 0:
             self.fragments += 1
+            self.size += self.remaining
             self._reserve(<uint64_t> self.filled + min(self.remaining, <uint64_t> EAGER))
         else:
-            self.fragments = 1
-            self.filled = 0
-            self.single = self.fin and self.remaining <= EAGER
-            self.wide = False
-            fastws_utf8_init(&self.utf8)
-            self.capacity = <Py_ssize_t> min(self.remaining, <uint64_t> EAGER)
-            if self.single and self.opcode == OP_TEXT:
-                target = PyUnicode_New(self.capacity, 127)
-            else:
-                target = PyBytes_FromStringAndSize(NULL, self.capacity)
-            Py_INCREF(target)
-            self.target = <PyObject *> target
             self.message = self.opcode
+            self.fragments = 1
+            self.size = self.remaining
+            self._reserve(min(self.remaining, <uint64_t> EAGER))
         self.in_payload = True
         return 0
 
@@ -524,42 +560,120 @@ cdef class Decoder:
     cdef const uint8_t *_payload(self, const uint8_t *data, const uint8_t *end) except? NULL:
         cdef uint64_t available = <uint64_t> (end - data)
         cdef Py_ssize_t length = <Py_ssize_t> (available if available < self.remaining else self.remaining)
-        cdef uint8_t *where
         if self.opcode & 8:
-            where = <uint8_t *> PyBytes_AS_STRING(<object> self.control) + self.control_filled
+            mask_or_copy(
+                <uint8_t *> PyBytes_AS_STRING(<object> self.control) + self.control_filled,
+                data, length, self.key, not self.client,
+            )
+            self.control_filled += <uint8_t> length
+        elif self.decoding():
+            self._masked_text(data, length)
         else:
-            if length > self.capacity - self.filled:
-                self._reserve(<uint64_t> (self.filled + length))
-            where = self._base() + self.filled
-        self._advance(where, data, length)
+            self._reserve(<uint64_t> (self.filled + length))
+            self._plain(self._tip(), data, length, not self.client)
+        self._taken(length)
         return data + length
 
     @cython.final
-    cdef int _advance(self, uint8_t *where, const uint8_t *data, Py_ssize_t length) except -1:
-        """Unmask ``length`` payload bytes into ``where``, checking text; end the frame after its last one."""
-        cdef bint high = False
-        if self.message == OP_TEXT and not self.opcode & 8:
-            if self.client:
-                high = fastws_copy_ascii(where, data, length) != 0
-            else:
-                high = fastws_mask_ascii(where, data, length, self.key) != 0
-            if high or self.wide:
-                self.wide = True
-                if fastws_utf8_feed(&self.utf8, where, length) != 0:
-                    self._fail(1007, _messages.invalid_text())
-                    return 0
-        elif not self.client:
-            fastws_mask(where, data, length, self.key)
-        elif where != data:
-            memcpy(where, data, length)
+    cdef int _taken(self, Py_ssize_t length) except -1:
+        """``length`` payload bytes have been dealt with; end the frame after its last one."""
         self.key = fastws_rotate_key(self.key, length)
         self.remaining -= length
-        if self.opcode & 8:
-            self.control_filled += <uint8_t> length
+        if self.remaining == 0 and not self.stopped:
+            return self._end_frame()
+        return 0
+
+    @cython.final
+    cdef int _plain(self, uint8_t *where, const uint8_t *data, Py_ssize_t length, bint masked) except -1:
+        """Bytes of a binary message, or of a text that was ASCII so far, to ``where``, the end of the target."""
+        cdef PyObject *old
+        cdef int high
+        if self.message != OP_TEXT:
+            mask_or_copy(where, data, length, self.key, masked)
         else:
-            self.filled += length
-        if self.remaining == 0:
-            self._end_frame()
+            if masked:
+                high = fastws_mask_ascii(where, data, length, self.key)
+            else:
+                high = fastws_copy_ascii(where, data, length)
+            if high:
+                # They stand in the target as UTF-8: decode them from there into its successor.
+                old = self.target
+                Py_INCREF(<object> old)
+                try:
+                    return self._text(where, length)
+                finally:
+                    Py_DECREF(<object> old)
+        self.filled += length
+        return 0
+
+    @cython.final
+    cdef int _masked_text(self, const uint8_t *data, Py_ssize_t length) except -1:
+        """The same where the text is not ASCII: by way of a buffer that stays in the processor's cache."""
+        cdef uint8_t scratch[SCRATCH]
+        cdef Py_ssize_t part
+        if self.client:
+            return self._text(data, length)
+        while length and not self.stopped:
+            part = length if length < SCRATCH else SCRATCH
+            fastws_mask(scratch, data, part, self.key)  # SCRATCH is a multiple of 4: the key need not turn
+            self._text(scratch, part)
+            data += part
+            length -= part
+        return 0
+
+    @cython.final
+    cdef int _text(self, const uint8_t *data, Py_ssize_t length) except -1:
+        """Decode UTF-8 that may begin and end inside a code point; its first bad byte fails the connection."""
+        cdef Py_ssize_t open_tail
+        if self.tail_length:
+            while length and self.utf8.need:
+                self.tail[self.tail_length] = data[0]
+                self.tail_length += 1
+                if fastws_utf8_feed(&self.utf8, data, 1) != 0:
+                    self._fail(1007, _messages.invalid_text())
+                    return 0
+                data += 1
+                length -= 1
+            if self.utf8.need:
+                return 0
+            open_tail = self.tail_length
+            self.tail_length = 0
+            self._convert(self.tail, open_tail)
+        open_tail = <Py_ssize_t> fastws_utf8_open_tail(data, length)
+        if length > open_tail:
+            self._convert(data, length - open_tail)
+        if open_tail and not self.stopped:
+            memcpy(self.tail, data + length - open_tail, open_tail)
+            self.tail_length = <uint8_t> open_tail
+            fastws_utf8_init(&self.utf8)
+            if fastws_utf8_feed(&self.utf8, self.tail, open_tail) != 0:
+                self._fail(1007, _messages.invalid_text())
+        return 0
+
+    @cython.final
+    cdef int _convert(self, const uint8_t *data, Py_ssize_t length) except -1:
+        """Whole code points, if they are valid, to the end of the target."""
+        cdef size_t count
+        cdef uint8_t greatest
+        cdef int kind, result
+        cdef uint64_t more
+        fastws_utf8_scan(data, length, &count, &greatest)
+        kind = 1 if greatest < 0xC4 else 2 if greatest < 0xF0 else 4
+        if kind > self.kind:
+            # What the frame still brings is expected to be like this; should it not be, the target grows.
+            more = min(self.remaining, <uint64_t> EAGER) * count // <uint64_t> length
+            self._widen(kind, <uint64_t> self.filled + count + more + (more >> 6))
+        self._reserve(<uint64_t> self.filled + count)
+        if self.kind == 1:
+            result = fastws_utf8_to_latin1(data, length, self._tip(), count)
+        elif self.kind == 2:
+            result = fastws_utf8_to_ucs2(data, length, self._tip(), count)
+        else:
+            result = fastws_utf8_to_ucs4(data, length, self._tip(), count)
+        if result != 0:
+            self._fail(1007, _messages.invalid_text())
+            return 0
+        self.filled += <Py_ssize_t> count
         return 0
 
     @cython.final
@@ -574,28 +688,29 @@ cdef class Decoder:
             return self._control_frame(payload)
         if not self.fin:
             return 0
-        if self.message == OP_TEXT:
-            if self.wide:
-                if fastws_utf8_finish(&self.utf8) != 0:
-                    self._fail(1007, _messages.invalid_text())
-                    return 0
-                payload = fastws_decode_utf8(self._base(), self.filled)
-            elif self.single:
-                payload = <object> self.target
-            else:
-                payload = PyUnicode_New(self.filled, 127)
-                if self.filled:
-                    memcpy(PyUnicode_DATA(<PyObject *> payload), self._base(), self.filled)
-        else:
-            if self.filled != self.capacity:
-                _PyBytes_Resize(&self.target, self.filled)
-            payload = <object> self.target
-        Py_XDECREF(self.target)
-        self.target = NULL
-        self.filled = 0
+        if self.tail_length:
+            self._fail(1007, _messages.invalid_text())
+            return 0
+        payload = self._finish()
         opcode = self.message
         self.message = 0
         return self.on_event(opcode, payload)
+
+    @cython.final
+    cdef object _finish(self):
+        """The message, cut to its length."""
+        cdef object payload
+        if self.filled == 0:
+            payload = "" if self.message == OP_TEXT else b""
+        else:
+            if self.filled != self.capacity:
+                if self.message == OP_TEXT:
+                    PyUnicode_Resize(&self.target, self.filled)
+                else:
+                    _PyBytes_Resize(&self.target, self.filled)
+            payload = <object> self.target
+        self._drop()
+        return payload
 
     @cython.final
     cdef int _whole(self, const uint8_t *data, Py_ssize_t length) except -1:
@@ -642,35 +757,67 @@ cdef class Decoder:
         return self.on_event(self.opcode, payload)
 
     @cython.final
-    cdef uint8_t *_base(self) noexcept:
-        """First byte of the message being put together."""
-        if PyBytes_Check(<object> self.target):
-            return <uint8_t *> PyBytes_AS_STRING(<object> self.target)
-        return <uint8_t *> PyUnicode_DATA(self.target)
+    cdef uint8_t *_tip(self) noexcept:
+        """Where the target, if there is one, goes on."""
+        if self.target == NULL:
+            return NULL
+        if self.message == OP_TEXT:
+            return <uint8_t *> PyUnicode_DATA(self.target) + self.filled * (self.kind if self.kind else 1)
+        return <uint8_t *> PyBytes_AS_STRING(<object> self.target) + self.filled
 
     @cython.final
-    cdef int _reserve(self, uint64_t length) except -1:
-        """Room for ``length`` bytes of a fragmented message. Growing by half keeps many small fragments linear."""
+    cdef int _reserve(self, uint64_t needed) except -1:
+        """Room in the target for ``needed`` bytes or code points.
+
+        A message of one frame gets its length at once. One of several frames gets all that it may have by default once
+        it is no longer small: pages that are not written take no memory, so nothing has to grow, and nothing is copied.
+        """
         cdef uint64_t capacity = <uint64_t> self.capacity
-        if length <= capacity:
+        if needed <= capacity:
             return 0
-        capacity += capacity >> 1
+        if self.fin and self.fragments == 1 and capacity == 0:
+            return self._make_room(needed)
+        capacity *= 2
+        if capacity < needed:
+            capacity = needed
+        if SMALL < capacity < AMPLE:
+            capacity = AMPLE
         if capacity > self.max_size:
             capacity = self.max_size
-        if capacity < length:
-            capacity = length
+        return self._make_room(capacity)
+
+    @cython.final
+    cdef int _make_room(self, uint64_t capacity) except -1:
+        cdef object target
         if capacity > <uint64_t> PY_SSIZE_T_MAX:
             raise MemoryError
-        # The empty bytes object is shared, and so may not be resized in place.
-        if self.capacity == 0:
-            Py_XDECREF(self.target)
-            self.target = NULL
-            target = PyBytes_FromStringAndSize(NULL, <Py_ssize_t> capacity)
+        if self.target != NULL:
+            if self.message == OP_TEXT:
+                PyUnicode_Resize(&self.target, <Py_ssize_t> capacity)
+            else:
+                _PyBytes_Resize(&self.target, <Py_ssize_t> capacity)
+        else:
+            if self.message == OP_TEXT:
+                target = PyUnicode_New(<Py_ssize_t> capacity, WIDEST[self.kind])
+            else:
+                target = PyBytes_FromStringAndSize(NULL, <Py_ssize_t> capacity)
             Py_INCREF(target)
             self.target = <PyObject *> target
-        else:
-            _PyBytes_Resize(&self.target, <Py_ssize_t> capacity)
         self.capacity = <Py_ssize_t> capacity
+        return 0
+
+    @cython.final
+    cdef int _widen(self, int kind, uint64_t capacity) except -1:
+        """Go on in a str with ``kind`` bytes per code point: at most three times in a message."""
+        cdef PyObject *old = self.target
+        self.target = NULL
+        self.kind = <uint8_t> kind
+        try:
+            self._make_room(capacity)
+            if self.filled:
+                PyUnicode_CopyCharacters(self.target, 0, <object> old, 0, self.filled)
+        finally:
+            Py_XDECREF(old)
         return 0
 
     @cython.final
@@ -688,3 +835,6 @@ cdef class Decoder:
         self.target = NULL
         Py_XDECREF(self.control)
         self.control = NULL
+        self.filled = self.capacity = 0
+        self.tail_length = 0
+        self.kind = 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import gc
+import sys
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator
@@ -221,6 +222,52 @@ def test_each_frame_has_its_own_key(codec: ModuleType) -> None:
         data = reference.frame(BINARY, b"payload", key=key)
         assert decoder.feed(data[:9]) == []
         assert decoder.feed(data[9:]) == [(BINARY, b"payload")]
+
+
+@pytest.mark.parametrize("feed", [1, 3, 1000, 8193, 70_000, 10**9])
+@pytest.mark.parametrize("fragments", [1, 2, 7])
+@pytest.mark.parametrize(
+    "parts",
+    [
+        ["ascii "],
+        ["naïve "],
+        ["日本語 "],
+        ["😀 "],
+        ["ascii ", "naïve "],
+        ["ascii ", "日本語 "],
+        ["ascii ", "😀 "],
+        ["naïve ", "日本語 ", "😀 "],
+        ["naïve ", "😀 ", "ascii "],
+        ["日本語 ", "ascii ", "😀 ", "naïve "],
+    ],
+    ids="-".join,
+)
+def test_a_long_text_is_decoded_however_it_is_cut_and_wherever_it_gets_wider(
+    make: Callable[..., Any], frame: Frame, parts: list[str], fragments: int, feed: int
+) -> None:
+    times = 15 if feed < 1000 else 3000
+    text = "".join(part * times for part in parts)
+    payload = text.encode()
+    step = -(-len(payload) // fragments)
+    stream = b"".join(
+        frame(
+            TEXT if start == 0 else CONT,
+            payload[start : start + step],
+            fin=start + step >= len(payload),
+        )
+        for start in range(0, len(payload), step)
+    )
+    decoder = make()
+    events = [
+        event
+        for start in range(0, len(stream), feed)
+        for event in decoder.feed(stream[start : start + feed])
+    ]
+    assert decoder.error is None
+    assert events == [(TEXT, text)]
+    # In the narrowest form that holds it, as every other str: else it would not equal its copies.
+    assert sys.getsizeof(events[0][1]) <= sys.getsizeof(payload.decode())
+    assert hash(events[0][1]) == hash(text)
 
 
 @pytest.mark.parametrize("step", [1, 2, 3, 5, 7, 64, 1021, 4096])
