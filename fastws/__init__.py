@@ -21,6 +21,7 @@ from __future__ import annotations
 from ._impl import PreparedMessage, broadcast, codec_name
 from ._version import __version__
 from .connection import Connection
+from .deflate import Deflate
 from .exceptions import (
     ConcurrencyError,
     ConnectionClosed,
@@ -48,6 +49,7 @@ __all__ = [
     "ConnectionClosed",
     "ConnectionClosedError",
     "ConnectionClosedOK",
+    "Deflate",
     "Headers",
     "InvalidHandshake",
     "InvalidHeader",

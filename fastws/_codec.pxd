@@ -44,6 +44,10 @@ cdef inline Py_ssize_t write_header(
         return 4
     return write_long_header(out, length, mask_bit)
 
+cdef inline Py_ssize_t header_of(const uint8_t *frame) noexcept nogil:
+    """Bytes of the header that ``frame``, not masked, begins with."""
+    return 4 if frame[1] == 126 else 10 if frame[1] == 127 else 2
+
 cdef void mask_copy(uint8_t *dst, const uint8_t *src, Py_ssize_t length, const uint8_t *key) noexcept nogil
 cpdef bytes encode_close(code, str reason=*)
 cpdef tuple parse_close(bytes payload)
@@ -54,9 +58,11 @@ cdef class Decoder:
     cdef list events                  # where feed() collects
     cdef PyObject *target             # bytes or str that is being filled, never seen by anyone yet; NULL: no room
     cdef PyObject *control            # payload of an unfinished control frame
+    cdef object deflate               # deflate.Agreement, if the connection has one
+    cdef object inflater              # deflate.Inflater, while one is needed
     cdef uint64_t max_size
     cdef uint64_t remaining           # payload bytes of the current frame still to come
-    cdef uint64_t size                # bytes of the message that its frames so far declared
+    cdef uint64_t size                # bytes of the message: declared by its frames so far, or inflated
     cdef Py_ssize_t filled            # bytes, or code points, in target
     cdef Py_ssize_t capacity          # that it has room for
     cdef uint32_t max_fragments
@@ -77,6 +83,7 @@ cdef class Decoder:
     cdef uint8_t stopped                 # error or closed: ignore what follows
     cdef uint8_t held                    # on_event asks decode to stop
     cdef uint8_t fin                     # of the current frame
+    cdef uint8_t compressed              # the message being put together
 
     cdef inline bint decoding(self) noexcept:
         """Whether payload bytes are not what the target takes: it is text, and not ASCII."""
@@ -98,6 +105,9 @@ cdef class Decoder:
     cdef int _convert(self, const uint8_t *data, Py_ssize_t length) except -1
     cdef int _end_frame(self) except -1
     cdef object _finish(self)
+    cdef bytes _inflate(self, const uint8_t *data, Py_ssize_t length, bint last)
+    cdef int _append(self, bytes data) except -1
+    cdef int _whole_compressed(self, const uint8_t *data, Py_ssize_t length) except -1
     cdef int _whole(self, const uint8_t *data, Py_ssize_t length) except -1
     cdef int _undecodable(self) except -1
     cdef int _control_frame(self, bytes payload) except -1

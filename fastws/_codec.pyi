@@ -1,5 +1,6 @@
 from typing_extensions import Buffer
 
+from .deflate import Agreement
 from .exceptions import ProtocolError
 
 kernel_name: str
@@ -34,6 +35,7 @@ class Decoder:
         client: bool = False,
         max_size: int | None = ...,
         max_fragments: int | None = 4096,
+        deflate: Agreement | None = None,
     ) -> None: ...
     @property
     def error(self) -> ProtocolError | None: ...

@@ -364,15 +364,17 @@ cdef class Decoder:
         client: decode what a server sends (frames not masked); otherwise what a client sends (masked).
         max_size: bytes in a message, over which it is refused (1009) before its payload is read; ``None``: no limit.
         max_fragments: frames in a message; ``None``: no limit.
+        deflate: what was agreed on for compressed messages (RFC 7692), a ``fastws.deflate.Agreement``.
 
     An idle decoder holds no buffer. A message is written, while it arrives, into the object that the user gets; text
     that is not ASCII is decoded into it piece by piece.
     """
 
-    def __init__(self, *, bint client=False, max_size=2**20, max_fragments=4096):
+    def __init__(self, *, bint client=False, max_size=2**20, max_fragments=4096, deflate=None):
         self.client = client
         self.max_size = <uint64_t> -1 if max_size is None else max_size
         self.max_fragments = <uint32_t> -1 if max_fragments is None else max_fragments
+        self.deflate = deflate
 
     def __dealloc__(self):
         self._drop()
@@ -421,7 +423,9 @@ cdef class Decoder:
     @cython.final
     cdef Py_ssize_t direct_space(self, uint8_t **where) noexcept:
         """Where, and how many, payload bytes can be received without a copy; 0 if none."""
-        if not self.in_payload or self.stopped or self.opcode & 8 or self.decoding() or self.target == NULL:
+        if not self.in_payload or self.stopped or self.opcode & 8 or self.target == NULL:
+            return 0
+        if self.compressed or self.decoding():
             return 0
         where[0] = self._tip()
         return <Py_ssize_t> min(self.remaining, <uint64_t> (self.capacity - self.filled))
@@ -479,7 +483,7 @@ cdef class Decoder:
         first = data[0]
         second = data[1]
         opcode = first & 0xF
-        if first & 0x70:
+        if first & 0x70 and (first & 0x70 != 0x40 or self.deflate is None or opcode - 1 not in (0, 1)):
             return self._fail(1002, _messages.reserved_bits(first & 0x70))
         if opcode & 7 > 2:
             return self._fail(1002, _messages.reserved_opcode(opcode))
@@ -523,13 +527,15 @@ cdef class Decoder:
                 if length < 65536:
                     return self._fail(1002, _messages.length_not_minimal(length))
             total = length if opcode else self.size + length
-            if total > self.max_size:
+            if total > self.max_size and not (first & 0x40 if opcode else self.compressed):
                 return self._fail(1009, _messages.message_too_big(total, self.max_size))
         if not self.client:
             if available < size + 4:
                 return 0
             memcpy(&self.key, data + size, 4)
             size += 4
+        if opcode - 1 in (0, 1):
+            self.compressed = first & 0x40
         self.opcode = <uint8_t> opcode
         self.fin = (first & 0x80) != 0
         self.remaining = length
@@ -544,15 +550,15 @@ cdef class Decoder:
             Py_INCREF(target)
             self.control = <PyObject *> target
             self.control_filled = 0
-        elif self.opcode == 0:
-            self.fragments += 1
-            self.size += self.remaining
-            self._reserve(<uint64_t> self.filled + min(self.remaining, <uint64_t> EAGER))
         else:
-            self.message = self.opcode
-            self.fragments = 1
-            self.size = self.remaining
-            self._reserve(min(self.remaining, <uint64_t> EAGER))
+            if self.opcode:
+                self.message = self.opcode
+                self.fragments = 0
+                self.size = 0
+            self.fragments += 1
+            if not self.compressed:
+                self.size += self.remaining
+                self._reserve(<uint64_t> self.filled + min(self.remaining, <uint64_t> EAGER))
         self.in_payload = True
         return 0
 
@@ -566,6 +572,8 @@ cdef class Decoder:
                 data, length, self.key, not self.client,
             )
             self.control_filled += <uint8_t> length
+        elif self.compressed:
+            self._append(self._inflate(data, length, False))
         elif self.decoding():
             self._masked_text(data, length)
         else:
@@ -688,6 +696,10 @@ cdef class Decoder:
             return self._control_frame(payload)
         if not self.fin:
             return 0
+        if self.compressed:
+            self._append(self._inflate(NULL, 0, True))
+            if self.stopped:
+                return 0
         if self.tail_length:
             self._fail(1007, _messages.invalid_text())
             return 0
@@ -713,10 +725,65 @@ cdef class Decoder:
         return payload
 
     @cython.final
+    cdef bytes _inflate(self, const uint8_t *data, Py_ssize_t length, bint last):
+        """What ``length`` bytes of a compressed message (the ``last`` ones) inflate to; ``None`` if they are refused."""
+        cdef bytes masked = PyBytes_FromStringAndSize(NULL, length)
+        cdef bytes inflated
+        cdef object room = None
+        if length:
+            mask_or_copy(<uint8_t *> PyBytes_AS_STRING(masked), data, length, self.key, not self.client)
+        if self.inflater is None:
+            self.inflater = self.deflate.new_inflater()
+        if self.max_size <= <uint64_t> PY_SSIZE_T_MAX // 2:
+            room = self.max_size - self.size
+        try:
+            inflated = self.inflater.inflate(masked, room, last)
+        except ProtocolError as error:
+            self._fail(error.code, error.message)
+            return None
+        self.size += <uint64_t> len(inflated)
+        if last and not self.deflate.keeps_inflater:
+            self.inflater = None
+        return inflated
+
+    @cython.final
+    cdef int _append(self, bytes data) except -1:
+        """More of a compressed message."""
+        cdef const uint8_t *at
+        cdef Py_ssize_t length
+        if data is None or len(data) == 0:
+            return 0
+        at = <const uint8_t *> PyBytes_AS_STRING(data)
+        length = len(data)
+        if self.decoding():
+            return self._text(at, length)
+        self._reserve(<uint64_t> (self.filled + length))
+        return self._plain(self._tip(), at, length, False)
+
+    @cython.final
+    cdef int _whole_compressed(self, const uint8_t *data, Py_ssize_t length) except -1:
+        """A compressed message of one frame that is all here."""
+        cdef bytes payload
+        self.size = 0
+        payload = self._inflate(data, length, True)
+        if payload is None:
+            return 0
+        if self.opcode == OP_BINARY:
+            return self.on_event(OP_BINARY, payload)
+        try:
+            text = fastws_decode_utf8(<const uint8_t *> PyBytes_AS_STRING(payload), len(payload))
+        except UnicodeDecodeError:
+            self._fail(1007, _messages.invalid_text())
+            return 0
+        return self.on_event(OP_TEXT, text)
+
+    @cython.final
     cdef int _whole(self, const uint8_t *data, Py_ssize_t length) except -1:
         """A frame that is a message or control frame of its own, with all its payload at ``data``."""
         cdef object payload
         cdef PyObject *text
+        if self.compressed and not self.opcode & 8:
+            return self._whole_compressed(data, length)
         if self.opcode == OP_TEXT:
             # Not in a try block: setting one up costs as much as decoding a short text.
             text = fastws_decode_masked_utf8(data, length, 0 if self.client else self.key)
@@ -826,6 +893,7 @@ cdef class Decoder:
         self.error = ProtocolError(code, message)
         self.stopped = True
         self.in_payload = False
+        self.inflater = None
         self._drop()
         return -1
 

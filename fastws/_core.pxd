@@ -48,6 +48,7 @@ cdef class Core(Decoder):
     cdef object on_message            # called for each message
     cdef object receiver              # its first argument, None if it takes none
     cdef public object _details       # what few connections need: the cold part's
+    cdef object deflater              # deflate.Deflater, if our messages refer to those before them
     cdef Waiter waiter                # in recv()
     cdef object drained               # future of a send() above the high-water mark
     cdef bytes spill                  # read but not decoded yet, while held: from spill_at on
@@ -88,7 +89,8 @@ cdef class Core(Decoder):
     cdef object dequeue(self)
     cdef int wake(self) except -1
     cdef int write(self, int first_byte, const uint8_t *data, Py_ssize_t length, PyObject *owner) except -1
-    cdef int write_prepared(self, PreparedMessage message) except -1
+    cdef int write_prepared(self, PreparedMessage message, compress=*) except -1
+    cdef bint write_compressed(self, message, text, compress) except -1
     cdef int settle(self) except -1
     cdef int check_backlog(self) except -1
     cdef int fail_later(self, object error) except -1

@@ -23,6 +23,7 @@ from fastws._codec cimport (
     OP_PONG,
     OP_TEXT,
     Decoder,
+    header_of,
     header_size,
     mask_copy,
     write_header,
@@ -433,10 +434,11 @@ cdef class Core(Decoder):
 
     # --- out
 
-    def send(self, message, text=None):
+    def send(self, message, text=None, compress=None):
         """Send ``message``: ``str`` as text, bytes-like as binary, or a ``PreparedMessage``.
 
-        ``text=True`` sends bytes as text (they must be UTF-8), ``text=False`` a str as binary. Takes effect at once and
+        ``text=True`` sends bytes as text (they must be UTF-8), ``text=False`` a str as binary. ``compress``: whether to
+        compress it, if permessage-deflate was agreed on; by default from the threshold on. Takes effect at once and
         never blocks; what is sent in one tick of the loop leaves in one system call. Returns an awaitable that is done
         unless the connection is above its high-water mark: a coroutine that awaits it is slowed down to the speed of
         the peer, a callback may ignore it. ``ConnectionClosed`` once the connection is closing; ``TypeError`` for
@@ -447,7 +449,9 @@ cdef class Core(Decoder):
         cdef Py_ssize_t length
         if self._state != OPEN:
             raise self._closed_error()
-        if type(message) is str:
+        if self.deflate is not None and compress is not False and self.write_compressed(message, text, compress):
+            pass
+        elif type(message) is str:
             if PyUnicode_IS_COMPACT_ASCII(message):
                 data = <const uint8_t *> PyUnicode_DATA(message)
                 length = PyUnicode_GET_LENGTH(message)
@@ -459,7 +463,7 @@ cdef class Core(Decoder):
         elif type(message) is bytes:
             self.send_bytes(message, OP_TEXT if text else OP_BINARY)
         elif isinstance(message, PreparedMessage):
-            self.write_prepared(<PreparedMessage> message)
+            self.write_prepared(<PreparedMessage> message, compress)
         elif isinstance(message, str):
             self.send_bytes(message.encode(), OP_BINARY if text is False else OP_TEXT)
         else:
@@ -544,20 +548,66 @@ cdef class Core(Decoder):
         return 0 if self.dirty else self.reactor.touch(self)
 
     @cython.final
-    cdef int write_prepared(self, PreparedMessage message) except -1:
-        cdef bytes frame = message.frame
-        cdef uint8_t *data = <uint8_t *> PyBytes_AS_STRING(frame)
-        if self.client:
-            return self.write(
-                0x80 | message.opcode, data + message.header, len(frame) - message.header, NULL
-            )
+    cdef int write_prepared(self, PreparedMessage message, compress=None) except -1:
+        cdef bytes frame = None
+        cdef uint8_t *data
+        cdef Py_ssize_t header
         if self._state == CLOSED or self.overflowed:
             return 0
+        if (
+            self.deflate is not None
+            and compress is not False
+            and self.deflate.deflater is not None
+            and (compress or len(message) >= self.deflate.threshold)
+        ):
+            frame = message.frame_for(self.deflate.deflater)
+        if frame is None:
+            frame = message.frame
+        else:
+            # It is in the peer's window and not in ours: the next message begins a new one.
+            self.deflater = None
+        data = <uint8_t *> PyBytes_AS_STRING(frame)
+        if self.client:
+            header = header_of(data)
+            return self.write(data[0], data + header, len(frame) - header, NULL)
         if self.box == NULL:
             self.box = self.reactor.take_box()
         if outbox_refer(self.box, <PyObject *> frame, data, len(frame), False) < 0:
             raise MemoryError
         return 0 if self.dirty else self.reactor.touch(self)
+
+    @cython.final
+    cdef bint write_compressed(self, message, text, compress) except -1:
+        """Queue ``message`` compressed, if it is to be and gets shorter; whether that was done."""
+        cdef bytes payload
+        cdef object data = message
+        cdef object deflate = self.deflate
+        cdef int opcode = OP_TEXT if text else OP_BINARY
+        if deflate.deflater is None or self.overflowed or isinstance(message, PreparedMessage):
+            return False
+        if isinstance(message, str):
+            if not compress and 4 * len(message) < deflate.threshold:
+                return False
+            opcode = OP_BINARY if text is False else OP_TEXT
+            data = message.encode()
+        elif not isinstance(message, bytes):
+            try:
+                data = memoryview(message).cast("B")
+            except TypeError:
+                return False          # send() says what is wrong with it
+        if len(data) == 0 or (not compress and len(data) < <Py_ssize_t> deflate.threshold):
+            return False
+        if not deflate.context:
+            payload = deflate.deflater.compress(data)
+            if len(payload) >= len(data):
+                return False
+        else:
+            # What the peer's decompressor remembers must stay what ours does: sent even if it is no shorter.
+            if self.deflater is None:
+                self.deflater = deflate.new_deflater()
+            payload = self.deflater.compress(data)
+        self.send_bytes(payload, 0x40 | opcode)
+        return True
 
     @cython.final
     cdef int settle(self) except -1:
@@ -674,6 +724,7 @@ cdef class Core(Decoder):
         self.muted = True
         self.stopped = True
         self.spill = None
+        self.inflater = self.deflater = None
         self._drop()
         self.settings.connections -= 1
         self.reactor.deadlines.pop(self, None)
@@ -708,6 +759,10 @@ cdef class Core(Decoder):
         return 0
 
     # --- for the cold part
+
+    def _use_deflate(self, deflate) -> None:
+        """Messages may be compressed from now on, as ``deflate`` (a ``fastws.deflate.Agreement``) says."""
+        self.deflate = deflate
 
     def _opened(self, on_message) -> None:
         """The handshake is done: messages go to ``on_message`` (``None``: to ``recv``, or nowhere if there is a listener)."""

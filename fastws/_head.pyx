@@ -110,12 +110,14 @@ cdef class Head:
         fault: ``None`` if it is a valid opening handshake, else (HTTP status, what is wrong).
         key: ``Sec-WebSocket-Key``, once known to be 16 bytes in base64; else ``None``.
         origin: the ``Origin`` header, or ``None``; ``origins`` counts them.
+        extensions: the ``Sec-WebSocket-Extensions`` header, several lines joined by commas, or ``None``.
     """
 
     cdef readonly bytes raw
     cdef readonly Py_ssize_t size
     cdef readonly bytes key
     cdef readonly bytes origin
+    cdef readonly bytes extensions
     cdef readonly int origins
     cdef readonly bint wants_websocket
     cdef readonly object fault
@@ -153,7 +155,7 @@ def parse_head(bytes data not None):
     cdef const uint8_t *stop
     cdef const uint8_t *colon
     cdef int lines = 0
-    cdef Span upgrade, connection, key, version, host, origin
+    cdef Span upgrade, connection, key, version, host, origin, extensions
     cdef bint websocket = False
     cdef bint upgrading = False
     cdef bint old = False
@@ -167,7 +169,7 @@ def parse_head(bytes data not None):
     if at < end and not CLASS[at[0]] & NAME_CHAR and at[0] != c'\r':
         raise InvalidMessage("not an HTTP request")
     memset(&upgrade, 0, sizeof(Span))
-    connection = key = version = host = origin = upgrade
+    connection = key = version = host = origin = extensions = upgrade
 
     # request-line = method SP request-target SP HTTP-version (RFC 9112 3)
     stop = line_end(at, end)
@@ -207,7 +209,8 @@ def parse_head(bytes data not None):
         if not all_of(colon + 1, stop, VALUE_CHAR):
             raise InvalidMessage(f"malformed value in header line {lines}")
         take_line(
-            at, colon, stop, &upgrade, &connection, &key, &version, &host, &origin, &websocket, &upgrading
+            at, colon, stop, &upgrade, &connection, &key, &version, &host, &origin, &extensions, &websocket,
+            &upgrading,
         )
         at = stop + 2
 
@@ -217,6 +220,11 @@ def parse_head(bytes data not None):
     head.wants_websocket = websocket
     head.origins = origin.count
     head.origin = taken(&origin)
+    head.extensions = taken(&extensions)
+    if extensions.count > 1:
+        head.extensions = ", ".join(
+            [value for name, value in head.lines() if name.lower() == "sec-websocket-extensions"]
+        ).encode("latin-1")
     if not is_get:
         head.fault = 400, "method is not GET"
     elif old:
@@ -297,6 +305,7 @@ cdef void take_line(
     Span *version,
     Span *host,
     Span *origin,
+    Span *extensions,
     bint *websocket,
     bint *upgrading,
 ) noexcept:
@@ -321,3 +330,5 @@ cdef void take_line(
         note(key, at, stop - at)
     elif size == 21 and same(name, 21, "sec-websocket-version"):
         note(version, at, stop - at)
+    elif size == 24 and same(name, 24, "sec-websocket-extensions"):
+        note(extensions, at, stop - at)

@@ -80,6 +80,16 @@ def message_too_big(size: int, limit: int) -> str:
 # --- the payload
 
 
+def invalid_deflate() -> str:
+    """RFC 7692 7.2.2, 1007: no deflate stream, or one that ends inside a block."""
+    return "compressed message is not a valid deflate stream"
+
+
+def inflated_too_big() -> str:
+    """Close code 1009: found out while decompressing, which goes no further."""
+    return "compressed message exceeds the limit on a message"
+
+
 def invalid_text() -> str:
     """RFC 6455 8.1, 1007: a bad byte, or the message ends inside a code point."""
     return "text message is not valid UTF-8"

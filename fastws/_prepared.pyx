@@ -7,6 +7,8 @@ from libc.string cimport memcpy
 
 from fastws._codec cimport MAX_HEADER, OP_BINARY, OP_TEXT, write_header
 
+from ._codec import encode_frame
+
 
 cdef class PreparedMessage:
     """A message framed once, for sending to many connections (``data``: str, or bytes-like).
@@ -34,3 +36,18 @@ cdef class PreparedMessage:
     def __len__(self):
         """Bytes of payload."""
         return len(self.frame) - self.header
+
+    cdef bytes frame_for(self, object deflater):
+        """The frame with its payload compressed, once for each kind of ``Deflater``; ``None``: that is no shorter."""
+        cdef bytes frame, payload
+        key = deflater.key
+        if self.compressed is None:
+            self.compressed = {}
+        elif key in self.compressed:
+            return self.compressed[key]
+        payload = deflater.compress(memoryview(self.frame)[self.header :])
+        frame = None
+        if len(payload) < len(self):
+            frame = encode_frame(self.opcode, payload, rsv1=True)
+        self.compressed[key] = frame
+        return frame

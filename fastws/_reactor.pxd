@@ -17,6 +17,7 @@ cdef class Reactor:
     cdef readonly object context
     cdef readonly object last_seen
     cdef readonly dict deadlines
+    cdef readonly dict shared         # what connections of this loop share beyond that, by key: compressors
     cdef public object poller
     cdef object call_soon
     cdef object run_handle

@@ -52,6 +52,7 @@ cdef class Reactor:
         self.context = copy_context()
         self.call_soon = loop.call_soon
         self.deadlines = {}
+        self.shared = {}
         self.dirty = []
         self.awake = []
         self.owners = []

@@ -17,6 +17,7 @@ from ._loop import new_poller, reactor_of
 from ._sockets import bind, unlink_socket
 from ._transport import HandOver, ServerProtocol
 from .connection import Connection, ServerSettings
+from .deflate import Agreement, Deflate, as_deflate, parse_extensions
 from .exceptions import ConnectionClosed, InvalidHandshake, NegotiationError
 from .frames import State
 from .handshake import (
@@ -36,6 +37,9 @@ Handler = Callable[[Connection], Awaitable[Any]]
 ProcessRequest = Callable[[Connection, Request], "Response | Awaitable[Response | None] | None"]
 ProcessResponse = Callable[[Connection, Request, Response], "Response | None"]
 SelectSubprotocol = Callable[[Connection, Sequence[str]], "str | None"]
+
+# Browsers and libraries offer extensions in a handful of ways; who offers another finds no place.
+_MAX_AGREEMENTS: Final = 64
 
 # asyncio's 100 overflows in a burst of clients: lost SYNs come again after a second.
 BACKLOG: Final = 4096
@@ -58,6 +62,7 @@ class Server:
         process_request: ProcessRequest | None,
         process_response: ProcessResponse | None,
         server_header: str | None,
+        deflate: Deflate | None,
         http: Callable[[], asyncio.Protocol] | None,
         logger: logging.Logger | None,
     ) -> None:
@@ -73,6 +78,8 @@ class Server:
         self._process_request = process_request
         self._process_response = process_response
         self._lines = _header_lines(server_header)
+        self._deflate = deflate
+        self._agreements: dict[bytes, tuple[bytes, Agreement] | None] = {}
         self._new_listener, self._handler = _split_handler(handler)
         self._listening: list[Any] = []
         self._servers: list[asyncio.Server] = []
@@ -258,15 +265,41 @@ class Server:
             if subprotocol is not None:
                 ws._detail().subprotocol = subprotocol
                 lines += b"Sec-WebSocket-Protocol: %s\r\n" % subprotocol.encode("latin-1")
+        agreed = None
+        if self._deflate is not None and head.extensions is not None:
+            try:
+                agreed = self._agreed(self._deflate, head.extensions)
+            except InvalidHandshake as error:
+                self.refuse(ws, error)
+                return
+            if agreed is not None:
+                lines += agreed[0]
         if self._process_response is None:
             ws._write_bytes(switching(head.key, lines))
         elif not self._custom_response(ws, head, lines):
             return
         if ws._state != State.CONNECTING:
             return  # dropped by a function of the user's
+        if agreed is not None and _still_agreed(ws):
+            ws._use_deflate(agreed[1])
         self._open(ws, head)
         if rest:
             ws._receive(rest)
+
+    def _agreed(self, deflate: Deflate, offers: bytes) -> tuple[bytes, Agreement] | None:
+        """The header line that answers ``offers`` of extensions, and what it agrees to."""
+        try:
+            return self._agreements[offers]
+        except KeyError:
+            pass
+        agreed = None
+        answer = deflate.accept(parse_extensions(offers.decode("latin-1")))
+        if answer is not None:
+            agreement = Agreement(deflate, answer, client=False, shared=self.reactor.shared)
+            agreed = f"Sec-WebSocket-Extensions: {answer}\r\n".encode(), agreement
+        if len(self._agreements) < _MAX_AGREEMENTS:
+            self._agreements[offers] = agreed
+        return agreed
 
     def _custom_response(self, ws: Connection, head: Head, lines: bytes) -> bool:
         """Let ``process_response`` see, change or replace the 101 response; whether it is still
@@ -426,6 +459,11 @@ def _header_lines(server_header: str | None) -> bytes:
     return b"" if server_header is None else f"Server: {server_header}\r\n".encode("latin-1")
 
 
+def _still_agreed(ws: Connection) -> bool:
+    """Whether ``process_response`` has left the answer about extensions in."""
+    return ws.response is None or "Sec-WebSocket-Extensions" in ws.response.headers
+
+
 def _fields(lines: Iterable[str]) -> list[tuple[str, str]]:
     return [(name, value.strip()) for name, _, value in (line.partition(":") for line in lines)]
 
@@ -489,6 +527,7 @@ def serve(
     process_request: ProcessRequest | None = None,
     process_response: ProcessResponse | None = None,
     server_header: str | None = None,
+    compression: str | Deflate | None = "deflate",
     open_timeout: float | None = 10.0,
     ping_interval: float | None = 20.0,
     ping_timeout: float | None = 20.0,
@@ -526,6 +565,8 @@ def serve(
             (``ws.respond(status, text)``); may be a coroutine function.
         process_response: ``(ws, request, response)`` → changes the 101 response, or gives another.
         server_header: value of ``Server``; ``None``: none.
+        compression: "deflate" agrees to permessage-deflate (RFC 7692) with clients that offer it, a
+            ``Deflate`` does so with its settings; ``None`` never does.
         open_timeout: seconds for the handshake, after which 408.
         ping_interval: seconds between keepalive pings; ``ping_timeout``: seconds to wait for the
             pong, then 1011.
@@ -551,6 +592,7 @@ def serve(
         raise ValueError(f"carrier: {carrier!r} is not 'auto', 'reactor' or 'asyncio'")
     if sock is not None and (host is not None or port is not None):
         raise ValueError("give sock, or host and port, not both")
+    deflate = as_deflate(compression)
     settings = ServerSettings(
         max_size=max_size,
         max_fragments=max_fragments,
@@ -573,6 +615,7 @@ def serve(
             process_request=process_request,
             process_response=process_response,
             server_header=server_header,
+            deflate=deflate,
             http=http,
             logger=logger,
         )

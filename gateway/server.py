@@ -66,6 +66,7 @@ class Gateway:
             config.http_server.port,
             process_request=self._route,
             http=self._http.protocol_factory,
+            compression=None,
             ping_interval=None,  # the heartbeat pings, in the client's protocol
             max_size=config.websocket.message_size_limit,
             max_backlog=config.client.queue_max_size,

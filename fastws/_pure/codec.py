@@ -16,6 +16,8 @@ from ..exceptions import ProtocolError
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
+    from ..deflate import Agreement, Inflater
+
 __all__ = [
     "Decoder",
     "Utf8Validator",
@@ -30,6 +32,7 @@ __all__ = [
 # Opcodes (RFC 6455 5.2) as plain integers: an IntEnum costs a look-up per frame.
 _CONT: Final = 0x0
 _TEXT: Final = 0x1
+_BINARY: Final = 0x2
 _CLOSE: Final = 0x8
 _OPCODES: Final = frozenset((0x0, 0x1, 0x2, 0x8, 0x9, 0xA))
 
@@ -309,13 +312,14 @@ def _extended_length(field: bytes) -> int:
 
 
 class Decoder:
-    """Bytes of a peer to events, with every rule of RFC 6455 5.2 to 5.5 but those of extensions.
+    """Bytes of a peer to events, with every rule of RFC 6455 5.2 to 5.5 and RFC 7692.
 
     Args:
         client: decode what a server sent, which must not be masked; otherwise what a client sent,
             which must be.
         max_size: bytes of payload in a message; None for no limit.
         max_fragments: frames in a message; None for no limit.
+        deflate: what was agreed on for compressed messages (RFC 7692).
 
     Attributes:
         error: what the peer did wrong; its ``code`` is the close code to send: 1002, 1007 or 1009.
@@ -324,10 +328,13 @@ class Decoder:
 
     __slots__ = (
         "_body",
+        "_compressed",
         "_control",
+        "_deflate",
         "_fin",
         "_fragments",
         "_head",
+        "_inflater",
         "_key",
         "_left",
         "_mask_bit",
@@ -348,6 +355,7 @@ class Decoder:
         client: bool = False,
         max_size: int | None = 2**20,
         max_fragments: int | None = 4096,
+        deflate: Agreement | None = None,
     ) -> None:
         self.error: ProtocolError | None = None
         self.closed = False
@@ -367,8 +375,19 @@ class Decoder:
         # The message under way
         self._message = 0  # its opcode; 0 between messages
         self._fragments = 0
-        self._size = 0  # payload bytes that its frames declared
+        self._size = 0  # payload bytes that its frames declared, or that were inflated
+        self._compressed = False
+        self._deflate = deflate
+        self._inflater: Inflater | None = None  # while one is needed
         self._body: _Text | _Binary | None = None
+
+    def use_deflate(self, deflate: Agreement) -> None:
+        """Messages may be compressed from now on."""
+        self._deflate = deflate
+
+    def drop_inflater(self) -> None:
+        """Nothing more will come."""
+        self._inflater = None
 
     def feed(self, data: Buffer) -> list[tuple[int, str | bytes]]:
         """Take bytes and give the events that they complete, in order.
@@ -414,7 +433,7 @@ class Decoder:
                 if end < start:
                     break
                 length = _extended_length(data[pos + 2 : start])
-            if self._max_size is not None and first & 0x08 == 0:
+            if self._max_size is not None and not self._is_free_to_be_long(first):
                 size = self._size + length
                 if size > self._max_size:
                     text = _messages.message_too_big(size, self._max_size)
@@ -445,10 +464,20 @@ class Decoder:
         if not self._stopped:
             self._head = data[pos:]
 
+    def _is_free_to_be_long(self, first: int) -> bool:
+        """Whether the limit on a message says nothing about the length of this frame."""
+        opcode = first & 0x0F
+        if opcode == _CONT:
+            return self._compressed
+        return opcode >= _CLOSE or first & 0x40 != 0
+
     def _check(self, first: int, second: int) -> None:
         """Refuse what the first two bytes of a frame show to be wrong. Changes nothing."""
         opcode = first & 0x0F
-        if first & 0x70:
+        reserved = first & 0x70
+        if reserved == 0x40 and self._deflate is not None and opcode in (_TEXT, _BINARY):
+            reserved = 0  # a compressed message (RFC 7692 6)
+        if reserved:
             text = _messages.reserved_bits(first & 0x70)
         elif opcode not in _OPCODES:
             text = _messages.reserved_opcode(opcode)
@@ -483,10 +512,12 @@ class Decoder:
         self._key = key
         if opcode < _CLOSE:
             self._fragments += 1
-            self._size += length
             if opcode != _CONT:
                 self._message = opcode
+                self._compressed = first & 0x40 != 0
                 self._body = _Text() if opcode == _TEXT else _Binary()
+            if not self._compressed:
+                self._size += length
 
     def _payload(self, data: bytes, pos: int, events: list[tuple[int, str | bytes]]) -> int:
         """Take what `data` has from `pos` on of the current payload. Returns where it ends."""
@@ -500,6 +531,9 @@ class Decoder:
         if self._opcode >= _CLOSE:
             self._control += chunk
         elif self._body is not None:
+            if self._compressed:
+                last = self._fin and not self._left
+                chunk = self._inflate(bytes(chunk), last)
             try:
                 self._body.add(chunk)
             except UnicodeDecodeError:
@@ -507,6 +541,17 @@ class Decoder:
         if not self._left:
             self._end(events)
         return pos + length
+
+    def _inflate(self, data: bytes, last: bool) -> bytes:
+        assert self._deflate is not None
+        if self._inflater is None:
+            self._inflater = self._deflate.new_inflater()
+        room = None if self._max_size is None else self._max_size - self._size
+        inflated = self._inflater.inflate(data, room, last)
+        self._size += len(inflated)
+        if last and not self._deflate.keeps_inflater:
+            self._inflater = None
+        return inflated
 
     def _end(self, events: list[tuple[int, str | bytes]]) -> None:
         """The current frame is complete."""
@@ -527,6 +572,7 @@ class Decoder:
 
     def _forget_message(self) -> None:
         self._message = self._fragments = self._size = 0
+        self._compressed = False
         self._body = None
 
     def _stop(self) -> None:
@@ -535,4 +581,5 @@ class Decoder:
         self._head = b""
         self._left = 0
         self._control = b""
+        self._inflater = None
         self._forget_message()

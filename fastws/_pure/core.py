@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
     from typing_extensions import Buffer
 
+    from ..deflate import Agreement, Deflater, DeflaterKey
+
 __all__ = [
     "Carrier",
     "Core",
@@ -133,7 +135,7 @@ class PreparedMessage:
     ``text=True`` sends bytes as text (they must be UTF-8), ``text=False`` sends a str as binary.
     """
 
-    __slots__ = ("frame", "header", "opcode")
+    __slots__ = ("_compressed", "frame", "header", "opcode")
 
     def __init__(self, data: str | Buffer, text: bool | None = None) -> None:
         if isinstance(data, str):
@@ -144,10 +146,20 @@ class PreparedMessage:
             payload = _contiguous(data)
         self.frame = encode_frame(self.opcode, payload)  # as a server sends it
         self.header = len(self.frame) - len(payload)
+        self._compressed: dict[DeflaterKey, bytes | None] = {}  # None where that is no shorter
 
     def __len__(self) -> int:
         """Bytes of payload."""
         return len(self.frame) - self.header
+
+    def _payload_for(self, deflater: Deflater) -> bytes | None:
+        """The payload compressed, once for each kind of ``Deflater``; ``None``: that is no
+        shorter.
+        """
+        if deflater.key not in self._compressed:
+            payload = deflater.compress(self.frame[self.header :])
+            self._compressed[deflater.key] = payload if len(payload) < len(self) else None
+        return self._compressed[deflater.key]
 
 
 def _contiguous(data: Buffer) -> bytes:
@@ -206,6 +218,8 @@ class Reactor:
             "d"
         )
         self.deadlines: dict[Core, float] = {}
+        # What connections of this loop share beyond that, by key: compressors.
+        self.shared: dict[Any, Any] = {}
         self.poller: Any = None
         self._capacity = capacity
         self._owners: list[Core | None] = []  # by slot
@@ -476,6 +490,8 @@ class Core:
     _details: Any  # what few connections need: the cold part's
     _state: int
     _decoder: Decoder
+    _deflate: Agreement | None  # for compressed messages, if there is one
+    _deflater: Deflater | None  # if our messages refer to those before them
     _close_seen: bool
     _on_message: Any
     _messages: deque[str | bytes]  # not received yet
@@ -511,6 +527,8 @@ class Core:
             max_size=settings.max_size,
             max_fragments=settings.max_fragments,
         )
+        self._deflate = None
+        self._deflater = None
         self._close_seen = False
         self._on_message = None
         self._messages = deque()
@@ -698,23 +716,27 @@ class Core:
     # --- out
 
     def send(
-        self, message: str | Buffer | PreparedMessage, text: bool | None = None
+        self,
+        message: str | Buffer | PreparedMessage,
+        text: bool | None = None,
+        compress: bool | None = None,
     ) -> Done[None] | Later[None]:
         """Send ``message``: ``str`` as text, bytes-like as binary, or a ``PreparedMessage``.
 
         ``text=True`` sends bytes as text (they must be UTF-8), ``text=False`` a str as binary.
-        Takes effect at once and never blocks; what is sent in one tick of the loop leaves in one
-        system call. Returns an awaitable that is done unless the connection is above its high-water
-        mark: a coroutine that awaits it is slowed down to the speed of the peer, a callback may
-        ignore it. ``ConnectionClosed`` once the connection is closing; ``TypeError`` for anything
-        else.
+        ``compress``: whether to compress it, if permessage-deflate was agreed on; by default from
+        the threshold on. Takes effect at once and never blocks; what is sent in one tick of the
+        loop leaves in one system call. Returns an awaitable that is done unless the connection is
+        above its high-water mark: a coroutine that awaits it is slowed down to the speed of the
+        peer, a callback may ignore it. ``ConnectionClosed`` once the connection is closing;
+        ``TypeError`` for anything else.
         """
         if self._state != _OPEN:
             raise self._closed_error()
         if isinstance(message, str):
-            self._write_frame(_BINARY if text is False else _TEXT, message.encode())
+            self._write_message(_BINARY if text is False else _TEXT, message.encode(), compress)
         elif isinstance(message, PreparedMessage):
-            self._write_prepared(message)
+            self._write_prepared(message, compress)
         else:
             try:
                 payload = _contiguous(message)
@@ -723,7 +745,7 @@ class Core:
                     "message must be str, bytes-like or PreparedMessage, "
                     f"not {type(message).__name__}"
                 ) from None
-            self._write_frame(_TEXT if text else _BINARY, payload)
+            self._write_message(_TEXT if text else _BINARY, payload, compress)
         if self._above or self._queued > self.settings.write_high:
             return self._wait_drained()
         return _COMPLETED
@@ -752,11 +774,44 @@ class Core:
             self._overflowed = True
             self.reactor._touch(self)
 
-    def _write_prepared(self, message: PreparedMessage) -> None:
+    def _write_prepared(self, message: PreparedMessage, compress: bool | None = None) -> None:
+        agreed = self._agreement_for(len(message), compress)
+        if agreed is not None and agreed.deflater is not None:
+            payload = message._payload_for(agreed.deflater)
+            if payload is not None:
+                # It is in the peer's window and not in ours: the next message begins a new one.
+                self._deflater = None
+                self._write_frame(message.opcode, payload, rsv1=True)
+                return
         if self.settings.client:
             self._write_frame(message.opcode, message.frame[message.header :])
         elif not self._overflowed:
             self._write_bytes(message.frame)
+
+    def _agreement_for(self, size: int, compress: bool | None) -> Agreement | None:
+        """How to compress a message of ``size`` bytes; ``None``: not at all."""
+        agreed = self._deflate
+        if agreed is None or agreed.deflater is None or not size or compress is False:
+            return None
+        return agreed if compress or size >= agreed.threshold else None
+
+    def _write_message(self, opcode: int, payload: bytes, compress: bool | None) -> None:
+        """Queue a message, compressed if it is to be and gets shorter."""
+        agreed = self._agreement_for(len(payload), compress)
+        if agreed is None or agreed.deflater is None or self._overflowed:
+            self._write_frame(opcode, payload)
+        elif agreed.context:
+            # What the peer's decompressor remembers must stay what ours does: sent even if it is
+            # no shorter.
+            if self._deflater is None:
+                self._deflater = agreed.new_deflater()
+            self._write_frame(opcode, self._deflater.compress(payload), rsv1=True)
+        else:
+            compressed = agreed.deflater.compress(payload)
+            if len(compressed) < len(payload):
+                self._write_frame(opcode, compressed, rsv1=True)
+            else:
+                self._write_frame(opcode, payload)
 
     def _forget_queued(self) -> None:
         self._outbox.clear()
@@ -835,6 +890,8 @@ class Core:
         self._state = _CLOSED
         self._mute()
         self._forget_queued()
+        self._deflater = None
+        self._decoder.drop_inflater()
         self._above = False
         self.settings.connections -= 1
         self.reactor.deadlines.pop(self, None)
@@ -870,6 +927,11 @@ class Core:
 
     # --- for the cold part
 
+    def _use_deflate(self, deflate: Agreement) -> None:
+        """Messages may be compressed from now on, as ``deflate`` says."""
+        self._deflate = deflate
+        self._decoder.use_deflate(deflate)
+
     def _opened(self, on_message: Any) -> None:
         """The handshake is done: messages go to ``on_message`` (``None``: to ``recv``, or nowhere
         if there is a listener).
@@ -901,13 +963,13 @@ class Core:
             self._queued += len(data)
             self.reactor._touch(self)
 
-    def _write_frame(self, opcode: int, payload: bytes) -> None:
-        """Queue a frame that is a message or control frame of its own."""
+    def _write_frame(self, opcode: int, payload: bytes, *, rsv1: bool = False) -> None:
+        """Queue a frame that is a message (``rsv1``: compressed) or control frame of its own."""
         if self._overflowed and opcode < _CLOSE:
             return
         # A mask key comes from the system's source of randomness (RFC 6455 5.3, 10.3).
         key = os.urandom(4) if self.settings.client else None
-        self._write_bytes(encode_frame(opcode, payload, mask_key=key))
+        self._write_bytes(encode_frame(opcode, payload, rsv1=rsv1, mask_key=key))
 
     def _end(self, linger: bool) -> None:
         """Close the TCP connection once everything queued has left: at once, or after the peer's

@@ -36,9 +36,20 @@ class Head:
         fault: ``None`` if it is a valid opening handshake, else (HTTP status, what is wrong).
         key: ``Sec-WebSocket-Key``, once known to be 16 bytes in base64; else ``None``.
         origin: the ``Origin`` header, or ``None``; ``origins`` counts them.
+        extensions: the ``Sec-WebSocket-Extensions`` header, several lines joined by commas, or
+            ``None``.
     """
 
-    __slots__ = ("fault", "key", "origin", "origins", "raw", "size", "wants_websocket")
+    __slots__ = (
+        "extensions",
+        "fault",
+        "key",
+        "origin",
+        "origins",
+        "raw",
+        "size",
+        "wants_websocket",
+    )
 
     def __init__(self, raw: bytes, size: int, lines: _Lines) -> None:
         self.raw = raw
@@ -46,6 +57,7 @@ class Head:
         self.wants_websocket = _has_token(lines.upgrade, b"websocket")
         self.origins = len(lines.origin)
         self.origin = lines.origin[-1] if lines.origin else None
+        self.extensions = b", ".join(lines.extensions) if lines.extensions else None
         self.fault = _fault(raw, lines)
         self.key = lines.key[0] if self.fault is None else None
 
@@ -70,7 +82,7 @@ class Head:
 class _Lines:
     """Values of the header lines that the handshake needs, by name, in order."""
 
-    __slots__ = ("connection", "host", "key", "origin", "upgrade", "version")
+    __slots__ = ("connection", "extensions", "host", "key", "origin", "upgrade", "version")
 
     def __init__(self) -> None:
         self.upgrade: list[bytes] = []
@@ -79,6 +91,7 @@ class _Lines:
         self.version: list[bytes] = []
         self.host: list[bytes] = []
         self.origin: list[bytes] = []
+        self.extensions: list[bytes] = []
 
     def take(self, name: bytes, value: bytes) -> None:
         attribute = _NEEDED.get(name.lower())
@@ -93,6 +106,7 @@ _NEEDED: Final = {
     b"sec-websocket-version": "version",
     b"host": "host",
     b"origin": "origin",
+    b"sec-websocket-extensions": "extensions",
 }
 
 

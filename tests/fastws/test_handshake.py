@@ -81,7 +81,7 @@ GOOD = {
     "an empty line first": b"\r\n" + head(),
     "headers that nobody asked for": head([("X-Unknown", "\xff\t!"), ("Empty", "")]),
     "an extension that we do not have": head(
-        [("Sec-WebSocket-Extensions", "permessage-deflate; client_max_window_bits, x-unknown")]
+        [("Sec-WebSocket-Extensions", "permessage-bzip2; compression_level=9, x-unknown")]
     ),
     "an absolute target": head(request_line="GET http://localhost/chat?x=1 HTTP/1.1"),
     "a head of almost 16 KiB": head([("Cookie", "x" * 16000)]),
