@@ -38,7 +38,7 @@ from .exceptions import (
 from .frames import Close, CloseCode, Opcode, State
 from .http import Headers, MultipleValuesError, Request, Response
 from .listener import Listener
-from .server import Server, serve, unix_serve
+from .server import Server, ServerConnection, serve, unix_serve
 
 __all__ = [
     "Close",
@@ -63,6 +63,7 @@ __all__ = [
     "Request",
     "Response",
     "Server",
+    "ServerConnection",
     "State",
     "WebSocketException",
     "__version__",
