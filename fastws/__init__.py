@@ -12,6 +12,12 @@
 
     asyncio.run(main())
 
+and the other side:
+
+    async with fastws.connect("ws://127.0.0.1:8765/") as ws:
+        await ws.send("hello")
+        print(await ws.recv())
+
 Names and behaviour are those of ``websockets`` wherever it has one. ``Listener`` is the faster
 style.
 """
@@ -20,6 +26,7 @@ from __future__ import annotations
 
 from ._impl import PreparedMessage, broadcast, codec_name
 from ._version import __version__
+from .client import ClientConnection, connect, unix_connect
 from .connection import Connection
 from .exceptions import (
     ConcurrencyError,
@@ -30,9 +37,16 @@ from .exceptions import (
     InvalidHeader,
     InvalidMessage,
     InvalidOrigin,
+    InvalidProxy,
+    InvalidProxyMessage,
+    InvalidProxyStatus,
+    InvalidStatus,
     InvalidUpgrade,
+    InvalidURI,
     NegotiationError,
     ProtocolError,
+    ProxyError,
+    SecurityError,
     WebSocketException,
 )
 from .frames import Close, CloseCode, Opcode, State
@@ -41,6 +55,7 @@ from .listener import Listener
 from .server import Server, ServerConnection, serve, unix_serve
 
 __all__ = [
+    "ClientConnection",
     "Close",
     "CloseCode",
     "ConcurrencyError",
@@ -53,6 +68,11 @@ __all__ = [
     "InvalidHeader",
     "InvalidMessage",
     "InvalidOrigin",
+    "InvalidProxy",
+    "InvalidProxyMessage",
+    "InvalidProxyStatus",
+    "InvalidStatus",
+    "InvalidURI",
     "InvalidUpgrade",
     "Listener",
     "MultipleValuesError",
@@ -60,8 +80,10 @@ __all__ = [
     "Opcode",
     "PreparedMessage",
     "ProtocolError",
+    "ProxyError",
     "Request",
     "Response",
+    "SecurityError",
     "Server",
     "ServerConnection",
     "State",
@@ -69,6 +91,8 @@ __all__ = [
     "__version__",
     "broadcast",
     "codec_name",
+    "connect",
     "serve",
+    "unix_connect",
     "unix_serve",
 ]
