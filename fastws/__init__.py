@@ -12,6 +12,12 @@
 
     asyncio.run(main())
 
+and the other side:
+
+    async with fastws.connect("ws://127.0.0.1:8765/") as ws:
+        await ws.send("hello")
+        print(await ws.recv())
+
 Names and behaviour are those of ``websockets`` wherever it has one. ``Listener`` is the faster
 style.
 """
@@ -20,6 +26,7 @@ from __future__ import annotations
 
 from ._impl import PreparedMessage, broadcast, codec_name
 from ._version import __version__
+from .client import ClientConnection, connect, unix_connect
 from .connection import Connection
 from .deflate import Deflate
 from .exceptions import (
@@ -31,17 +38,25 @@ from .exceptions import (
     InvalidHeader,
     InvalidMessage,
     InvalidOrigin,
+    InvalidProxy,
+    InvalidProxyMessage,
+    InvalidProxyStatus,
+    InvalidStatus,
     InvalidUpgrade,
+    InvalidURI,
     NegotiationError,
     ProtocolError,
+    ProxyError,
+    SecurityError,
     WebSocketException,
 )
 from .frames import Close, CloseCode, Opcode, State
 from .http import Headers, MultipleValuesError, Request, Response
 from .listener import Listener
-from .server import Server, serve, unix_serve
+from .server import Server, ServerConnection, serve, unix_serve
 
 __all__ = [
+    "ClientConnection",
     "Close",
     "CloseCode",
     "ConcurrencyError",
@@ -55,6 +70,11 @@ __all__ = [
     "InvalidHeader",
     "InvalidMessage",
     "InvalidOrigin",
+    "InvalidProxy",
+    "InvalidProxyMessage",
+    "InvalidProxyStatus",
+    "InvalidStatus",
+    "InvalidURI",
     "InvalidUpgrade",
     "Listener",
     "MultipleValuesError",
@@ -62,14 +82,19 @@ __all__ = [
     "Opcode",
     "PreparedMessage",
     "ProtocolError",
+    "ProxyError",
     "Request",
     "Response",
+    "SecurityError",
     "Server",
+    "ServerConnection",
     "State",
     "WebSocketException",
     "__version__",
     "broadcast",
     "codec_name",
+    "connect",
     "serve",
+    "unix_connect",
     "unix_serve",
 ]

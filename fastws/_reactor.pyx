@@ -56,6 +56,7 @@ cdef class Reactor:
         self.dirty = []
         self.awake = []
         self.owners = []
+        self.keys = b""
         self.granularity = 1.0
         self.capacity = capacity
         # Untouched pages of these take no memory.

@@ -3,36 +3,36 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ._impl import TransportCarrier
 
 if TYPE_CHECKING:
-    from .connection import Connection
+    from .connection import Connection, EndpointSettings
     from .server import Server
 
-__all__ = ["HandOver", "ServerProtocol"]
+__all__ = ["ConnectionProtocol", "HandOver", "ServerProtocol"]
 
 
-class ServerProtocol(asyncio.Protocol):
-    """Feeds one accepted connection; all protocol logic is above it."""
+class ConnectionProtocol(asyncio.Protocol):
+    """Feeds one connection, which ``connect(carrier)`` makes; all protocol logic is above it."""
 
-    def __init__(self, server: Server) -> None:
-        self.server = server
+    def __init__(
+        self, settings: EndpointSettings, connect: Callable[[TransportCarrier], Connection]
+    ) -> None:
+        self.settings = settings
+        self.connect = connect
         self.connection: Connection | None = None
         self.carrier: TransportCarrier | None = None
         self.secure = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.secure = transport.get_extra_info("sslcontext") is not None
-        high, low = self.server.settings.write_high, self.server.settings.write_low
+        high, low = self.settings.write_high, self.settings.write_low
         transport.set_write_buffer_limits(high, low)  # type: ignore[attr-defined]
         self.carrier = TransportCarrier(transport)
-        try:
-            self.connection = self.server._accepted(self.carrier)
-        except OverflowError as error:
-            self.server.logger.error("connection refused: %s", error)
-            transport.abort()  # type: ignore[attr-defined]
+        self.connection = self.connect(self.carrier)
 
     def data_received(self, data: bytes) -> None:
         if self.connection is not None:
@@ -56,6 +56,21 @@ class ServerProtocol(asyncio.Protocol):
         if self.connection is not None:
             self.connection._lose(exc)
             self.connection = None
+
+
+class ServerProtocol(ConnectionProtocol):
+    """Feeds one accepted connection."""
+
+    def __init__(self, server: Server) -> None:
+        super().__init__(server.settings, server._accepted)
+        self.logger = server.logger
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        try:
+            super().connection_made(transport)
+        except OverflowError as error:
+            self.logger.error("connection refused: %s", error)
+            transport.abort()  # type: ignore[attr-defined]
 
 
 class HandOver(asyncio.Protocol):

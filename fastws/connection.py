@@ -2,7 +2,8 @@
 
 ``Core`` below it, compiled or pure, has what runs per message: ``send``, ``recv`` and ``async
 for``. Callbacks and coroutines use the same class. Nothing here knows which carrier moves the
-bytes.
+bytes, and nothing how the opening handshake goes: that is in ``server_connection`` and
+``client_connection``, with what else differs between the two sides.
 """
 
 from __future__ import annotations
@@ -10,20 +11,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import socket
 import time
 import uuid
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from ._awaitable import Done, Later
-from ._impl import Core, Settings, encode_close, own_send, parse_close, parse_head
-from .exceptions import (
-    ConnectionClosed,
-    InvalidHandshake,
-    InvalidMessage,
-    ProtocolError,
-    connection_closed,
-)
+from ._impl import Core, Settings, TransportCarrier, encode_close, parse_close
+from .exceptions import ConnectionClosed, ProtocolError, connection_closed
 from .frames import OK_CLOSE_CODES, Close, CloseCode, Opcode, State
 from .http import Request, Response
 from .listener import hook
@@ -31,38 +27,22 @@ from .listener import hook
 if TYPE_CHECKING:
     from ._impl import Carrier, Head, Reactor
 
-__all__ = ["Connection", "Endpoint", "ServerSettings"]
-
-# Bytes kept while an asynchronous process_request runs.
-_EARLY_LIMIT = 65536
+__all__ = ["Connection", "Endpoint", "EndpointSettings"]
 
 
 class Endpoint(Protocol):
-    """What a connection asks of the server that it belongs to."""
+    """What a connection asks of the server or client that it belongs to."""
 
     logger: logging.Logger
-    http: Callable[[], asyncio.Protocol] | None
 
-    def handshake(self, ws: Connection, head: Head, data: bytes) -> None:
-        """A whole request head has come; ``data`` is all that was read."""
-
-    def refuse(self, ws: Connection, error: InvalidHandshake) -> None:
-        """Answer a handshake with the reason why it failed, and close."""
-
-    def hand_over(self, ws: Connection, data: bytes) -> None:
-        """Let ``http`` take the connection over."""
-
-    def lost(self, ws: Connection) -> None:
+    def lost(self, ws: Any) -> None:
         """The connection is gone."""
 
-    def address_of(self, ws: Connection, name: str) -> Any:
-        """``sockname`` or ``peername`` of its socket."""
 
+class EndpointSettings(Settings):
+    """What the connections of one server or client share, and whose they are."""
 
-class ServerSettings(Settings):
-    """What the connections of one server share, and the server."""
-
-    endpoint: Endpoint
+    endpoint: Any  # Endpoint; each side asks more of its own
 
 
 class _Details:
@@ -91,7 +71,7 @@ class _Details:
         self.request: Request | None = None
         self.response: Response | None = None
         self.subprotocol: str | None = None
-        self.opening: asyncio.Task[None] | None = None
+        self.opening: Any = None  # what is under way until the connection is open
         self.task: asyncio.Future[Any] | None = None
         self.id: uuid.UUID | None = None
         self.rcvd: Close | None = None
@@ -107,15 +87,16 @@ class _Details:
 
 
 class Connection(Core):
-    """A server's side of a WebSocket connection.
+    """Either side of a WebSocket connection.
 
-    Not made by hand: ``serve`` hands it to the coroutine or listener. Attributes of your own may be
-    set on it.
+    Not made by hand: ``serve`` hands a ``ServerConnection`` to the coroutine or listener,
+    ``connect`` gives a ``ClientConnection``. Attributes of your own may be set on it. ``async with
+    ws`` closes it at the end, with 1011 after an exception.
     """
 
-    settings: ServerSettings
+    settings: EndpointSettings
 
-    def __init__(self, settings: ServerSettings, reactor: Reactor, carrier: Carrier) -> None:
+    def __init__(self, settings: EndpointSettings, reactor: Reactor, carrier: Carrier) -> None:
         self._details: _Details | None = None
         self.listener: Any = None
 
@@ -143,23 +124,15 @@ class Connection(Core):
 
     @property
     def request(self) -> Request:
-        """The opening handshake.
-
-        With a listener it is there in ``on_open``, and later only if it was read there: keeping it
-        would be the largest part of an idle connection. ``RuntimeError`` otherwise.
-        """
+        """The request of the opening handshake."""
         details = self._details
-        if details is not None:
-            if details.request is None and details.head is not None:
-                details.request = Request.from_head(details.head)
-                details.head = None
-            if details.request is not None:
-                return details.request
-        raise RuntimeError("the request was not kept: with a listener, read ws.request in on_open")
+        if details is None or details.request is None:
+            raise RuntimeError("there is no request yet")
+        return details.request
 
     @property
     def response(self) -> Response | None:
-        """What ``process_request`` or ``process_response`` answered, if it did."""
+        """The response to it, where it was kept."""
         return None if self._details is None else self._details.response
 
     @property
@@ -170,12 +143,26 @@ class Connection(Core):
     @property
     def local_address(self) -> Any:
         """As ``socket.getsockname()``; ``None`` once closed."""
-        return self.settings.endpoint.address_of(self, "sockname")
+        return self._address("sockname")
 
     @property
     def remote_address(self) -> Any:
         """As ``socket.getpeername()``; ``None`` once closed."""
-        return self.settings.endpoint.address_of(self, "peername")
+        return self._address("peername")
+
+    def _address(self, name: str) -> Any:
+        if self._state == State.CLOSED:
+            return None
+        carrier = self.carrier
+        if isinstance(carrier, TransportCarrier):
+            return carrier.transport.get_extra_info(name)
+        sock = socket.socket(fileno=self._fileno)
+        try:
+            return getattr(sock, f"get{name}")()
+        except OSError:
+            return None
+        finally:
+            sock.detach()
 
     @property
     def close_code(self) -> int | None:
@@ -237,6 +224,17 @@ class Connection(Core):
 
     # --- the end
 
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close(1000 if kind is None else CloseCode.INTERNAL_ERROR)
+
     def close(self, code: int = 1000, reason: str = "") -> Later[None]:
         """Begin the closing handshake (RFC 6455 7.1.2); ``await`` waits until the connection is
         closed.
@@ -281,8 +279,14 @@ class Connection(Core):
         if self._state == State.OPEN:
             self._begin_close(Close(code, reason), encode_close(code, reason))
         self._mute()
-        self._end(linger=True)
+        self._end_of_handshake(failed=True)
         self._wake()
+
+    def _end_of_handshake(self, failed: bool) -> None:
+        """The closing handshake is done, or the connection has failed: what becomes of the TCP
+        connection (RFC 6455 7.1.1). The deadline that was set with our close frame stands.
+        """
+        raise NotImplementedError
 
     def _closed_error(self) -> ConnectionClosed:
         details = self._detail()
@@ -300,50 +304,6 @@ class Connection(Core):
             and details.sent.code in OK_CLOSE_CODES
         )
 
-    # --- the opening handshake
-
-    def _on_bytes(self, data: bytes) -> None:
-        details = self._details
-        if details is not None:
-            data = details.early + data
-            if details.opening is not None:  # process_request is still thinking
-                if len(data) > _EARLY_LIMIT:
-                    self._refuse(InvalidMessage("too many bytes before the handshake", status=400))
-                else:
-                    details.early = data
-                return
-        endpoint = self.settings.endpoint
-        try:
-            head = parse_head(data)
-        except InvalidMessage as error:
-            if endpoint.http is not None:
-                endpoint.hand_over(self, data)
-            else:
-                self._refuse(error)
-            return
-        if head is None:
-            self._detail().early = data
-            return
-        if details is not None:
-            details.early = b""
-        endpoint.handshake(self, head, data)
-
-    def _forget_head(self) -> None:
-        """After ``on_open``: keep the request only if it was read."""
-        details = self._details
-        if details is not None:
-            if details.head is not None:
-                details.head = details.request = None
-            if details.is_blank():
-                self._details = None
-
-    def _refuse(self, error: InvalidHandshake) -> None:
-        self.settings.endpoint.refuse(self, error)
-
-    def respond(self, status: int, text: str) -> Response:
-        """A plain-text response for ``process_request`` to return."""
-        return Response.of_text(int(status), text)
-
     # --- hooks of the core
 
     def _on_close_frame(self, payload: bytes) -> None:
@@ -354,8 +314,7 @@ class Connection(Core):
             self._begin_close(details.rcvd, payload)
         else:
             details.rcvd_then_sent = False
-        # The server closes the TCP connection first (RFC 6455 7.1.1).
-        self._end(linger=False)
+        self._end_of_handshake(failed=False)
         self._wake()
 
     def _on_pong(self, payload: bytes) -> None:
@@ -391,10 +350,7 @@ class Connection(Core):
         self._fail(CloseCode.INTERNAL_ERROR, "keepalive ping timeout", TimeoutError("no pong"))
 
     def _on_deadline(self) -> None:
-        if self._state == State.CONNECTING and not self.muted:
-            self._refuse(InvalidMessage("the request did not arrive in time", status=408))
-        else:
-            self._lose(TimeoutError("closing handshake timed out"))
+        self._lose(TimeoutError("closing handshake timed out"))
 
     def _on_lost(self, error: BaseException | None) -> None:
         details = self._details
@@ -413,8 +369,8 @@ class Connection(Core):
             if details.closed is not None and not details.closed.done():
                 details.closed.set_result(None)
             if details.opening is not None:
-                details.opening.cancel()
-                details.opening = None
+                opening, details.opening = details.opening, None
+                self._stop_opening(opening, error)
             details.head = None
         elif error is not None:
             self._detail().error = error
@@ -422,6 +378,12 @@ class Connection(Core):
             self._call("on_close", code, reason)
             self.listener = None
         self.settings.endpoint.lost(self)
+
+    def _stop_opening(self, opening: Any, error: BaseException | None) -> None:
+        """The connection was lost during the opening handshake; ``None``: by the peer's FIN, or by
+        us.
+        """
+        raise NotImplementedError
 
     def _call(self, name: str, *arguments: Any) -> None:
         callback = hook(self.listener, name)
@@ -432,5 +394,3 @@ class Connection(Core):
         except (Exception, asyncio.CancelledError) as error:
             self._on_handler_error(error)
 
-
-own_send(Connection)

@@ -370,8 +370,11 @@ class Deflate:
         """
         if not answers:
             return None
-        if len(answers) > 1 or answers[0][0] != EXTENSION:
-            raise NegotiationError("the server answered with an extension that was not offered")
+        for name, _ in answers:
+            if name != EXTENSION:
+                raise NegotiationError(f"extension {name!r} was not offered")
+        if len(answers) > 1:
+            raise NegotiationError(f"the server answered with {EXTENSION} twice")
         answer = Parameters.parse(answers[0][1])
         offer = self.offer()
         if offer.server_no_context_takeover and not answer.server_no_context_takeover:

@@ -6,16 +6,25 @@ Names follow ``websockets``, so that ``except`` clauses need no change::
         ConnectionClosed
             ConnectionClosedOK          closed with 1000, 1001 or without a code
             ConnectionClosedError       anything else
-        InvalidHandshake                carries the HTTP status that goes out
-            InvalidMessage              not an HTTP/1.1 request that we can read
+        InvalidURI, InvalidProxy        what connect() was given
+        InvalidHandshake                on a server, carries the HTTP status that goes out
+            InvalidMessage              not an HTTP/1.1 message that we can read
+            InvalidStatus               the server refused; carries its response
             InvalidHeader, InvalidUpgrade, InvalidOrigin, NegotiationError
+            SecurityError               a redirect that is not followed
+            ProxyError, InvalidProxyMessage, InvalidProxyStatus
         ProtocolError                   a peer broke RFC 6455; carries the close code
         ConcurrencyError                two coroutines in recv() at once
 """
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from .frames import OK_CLOSE_CODES, Close
+
+if TYPE_CHECKING:
+    from .http import Response
 
 __all__ = [
     "ConcurrencyError",
@@ -26,9 +35,16 @@ __all__ = [
     "InvalidHeader",
     "InvalidMessage",
     "InvalidOrigin",
+    "InvalidProxy",
+    "InvalidProxyMessage",
+    "InvalidProxyStatus",
+    "InvalidStatus",
+    "InvalidURI",
     "InvalidUpgrade",
     "NegotiationError",
     "ProtocolError",
+    "ProxyError",
+    "SecurityError",
     "WebSocketException",
 ]
 
@@ -97,12 +113,46 @@ def connection_closed(
     return (ConnectionClosedOK if ok else ConnectionClosedError)(rcvd, sent, rcvd_then_sent)
 
 
-class InvalidHandshake(WebSocketException):
-    """An opening handshake that is refused.
+class InvalidURI(WebSocketException):
+    """Not the URI of a WebSocket (RFC 6455 3).
 
     Attributes:
-        status: the HTTP status that the refusal goes out with.
-        headers: further header lines of the response.
+        uri: as it was given.
+        msg: what is wrong with it.
+    """
+
+    def __init__(self, uri: str, msg: str) -> None:
+        super().__init__(uri, msg)
+        self.uri = uri
+        self.msg = msg
+
+    def __str__(self) -> str:
+        return f"{self.uri!r} is not a WebSocket URI: {self.msg}"
+
+
+class InvalidProxy(WebSocketException):
+    """Not the URL of a proxy that we can use.
+
+    Attributes:
+        proxy: as it was given, or found in the environment.
+        msg: what is wrong with it.
+    """
+
+    def __init__(self, proxy: str, msg: str) -> None:
+        super().__init__(proxy, msg)
+        self.proxy = proxy
+        self.msg = msg
+
+    def __str__(self) -> str:
+        return f"{self.proxy!r} is not a proxy: {self.msg}"
+
+
+class InvalidHandshake(WebSocketException):
+    """An opening handshake that failed.
+
+    Attributes:
+        status: on a server, the HTTP status that the refusal goes out with.
+        headers: further header lines of that response.
     """
 
     status = 400
@@ -121,15 +171,27 @@ class InvalidHandshake(WebSocketException):
 
 
 class InvalidMessage(InvalidHandshake):
-    """The request head is not HTTP/1.1 (RFC 9112), or is over a limit."""
+    """The peer's head is not HTTP/1.1 (RFC 9112), is over a limit, or did not come."""
+
+
+class InvalidStatus(InvalidHandshake):
+    """The server answered with another status than 101 (RFC 6455 4.1).
+
+    Attributes:
+        response: what it answered, with at most 65,536 bytes of its body.
+    """
+
+    def __init__(self, response: Response) -> None:
+        super().__init__(f"the server refused the WebSocket: HTTP {response.status_code}")
+        self.response = response
 
 
 class InvalidHeader(InvalidHandshake):
-    """A header that the handshake needs is missing or wrong (RFC 6455 4.2.1)."""
+    """A header that the handshake needs is missing or wrong (RFC 6455 4.1, 4.2.1)."""
 
 
 class InvalidUpgrade(InvalidHeader):
-    """``Connection`` or ``Upgrade`` does not ask for a WebSocket."""
+    """``Connection`` or ``Upgrade`` is not that of a WebSocket."""
 
 
 class InvalidOrigin(InvalidHeader):
@@ -139,7 +201,33 @@ class InvalidOrigin(InvalidHeader):
 
 
 class NegotiationError(InvalidHandshake):
-    """No subprotocol in common where one is required."""
+    """No subprotocol in common where one is required, or one or an extension that was not
+    offered.
+    """
+
+
+class SecurityError(InvalidHandshake):
+    """A redirect that would give something away, or one too many."""
+
+
+class ProxyError(InvalidHandshake):
+    """The proxy did not connect us."""
+
+
+class InvalidProxyMessage(ProxyError):
+    """The proxy's answer is not HTTP/1.x."""
+
+
+class InvalidProxyStatus(ProxyError):
+    """The proxy refused.
+
+    Attributes:
+        response: what it answered, with at most 65,536 bytes of its body.
+    """
+
+    def __init__(self, response: Response) -> None:
+        super().__init__(f"the proxy refused to connect: HTTP {response.status_code}")
+        self.response = response
 
 
 class ProtocolError(WebSocketException):

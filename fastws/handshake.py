@@ -1,4 +1,7 @@
-"""The server's side of the opening handshake (RFC 6455 4.2), without I/O."""
+"""The server's side of the opening handshake (RFC 6455 4.2), without I/O.
+
+The client's is ``client_handshake``.
+"""
 
 from __future__ import annotations
 

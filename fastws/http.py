@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 
 from ._impl import Head
 
-__all__ = ["Headers", "MultipleValuesError", "Request", "Response"]
+__all__ = ["Headers", "MultipleValuesError", "Request", "Response", "serialize_head"]
 
 
 class MultipleValuesError(LookupError):
@@ -72,7 +72,7 @@ class Headers(MutableMapping[str, str]):
 
 @dataclasses.dataclass(slots=True)
 class Request:
-    """An opening handshake as it came: ``path`` is the request target with its query."""
+    """The request of an opening handshake: ``path`` is the request target with its query."""
 
     path: str
     headers: Headers
@@ -80,6 +80,10 @@ class Request:
     @classmethod
     def from_head(cls, head: Head) -> Request:
         return cls(head.target, Headers(head.lines()))
+
+    def serialize(self) -> bytes:
+        """``ValueError`` for a path or header that would break out of its line."""
+        return serialize_head(f"GET {self.path} HTTP/1.1", self.headers)
 
 
 @dataclasses.dataclass(slots=True)
@@ -107,10 +111,15 @@ class Response:
 
     def serialize(self) -> bytes:
         """``ValueError`` for a phrase or header that would break out of its line."""
-        lines = [f"HTTP/1.1 {self.status_code} {self.reason_phrase}"]
-        lines.extend(f"{name}: {value}" for name, value in self.headers.raw_items())
-        for line in lines:
-            if any(char in "\r\n\0" for char in line):
-                raise ValueError(f"{line!r} has a control character in it")
-        head = "\r\n".join((*lines, "", ""))
-        return head.encode("latin-1", "replace") + self.body
+        first = f"HTTP/1.1 {self.status_code} {self.reason_phrase}"
+        return serialize_head(first, self.headers) + self.body
+
+
+def serialize_head(first: str, headers: Headers) -> bytes:
+    """The head of a message; ``ValueError`` if one of its lines would be more than one."""
+    lines = [first]
+    lines.extend(f"{name}: {value}" for name, value in headers.raw_items())
+    for line in lines:
+        if any(char in "\r\n\0" for char in line):
+            raise ValueError(f"{line!r} has a control character in it")
+    return "\r\n".join((*lines, "", "")).encode("latin-1", "replace")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -14,9 +15,9 @@ class Listener:
     """Base of the callbacks for a connection; override what is needed.
 
     They run one after the other in the loop's thread and must not block. An exception closes the
-    connection with 1011 and is logged; others are not affected. ``serve`` takes a subclass (one
-    instance per connection), a factory without arguments, or one instance that all connections
-    share.
+    connection with 1011 and is logged; others are not affected. ``serve`` and ``connect`` take a
+    subclass (one instance per connection), a factory without arguments, or one instance that all
+    connections share.
     """
 
     def on_open(self, ws: Connection) -> None:
@@ -40,6 +41,15 @@ class Listener:
         """The connection is gone: what the peer's close frame said; 1005 if it gave no code, 1006
         if none came.
         """
+
+
+def listener_factory(listener: Any) -> Callable[[], Any] | None:
+    """What makes the listener of each connection from a class or an instance; else ``None``."""
+    if isinstance(listener, Listener):
+        return lambda: listener
+    if isinstance(listener, type):
+        return listener
+    return None
 
 
 def hook(listener: Any, name: str) -> Any:

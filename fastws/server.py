@@ -16,7 +16,6 @@ from ._impl import Carrier, Head, TransportCarrier
 from ._loop import new_poller, reactor_of
 from ._sockets import bind, unlink_socket
 from ._transport import HandOver, ServerProtocol
-from .connection import Connection, ServerSettings
 from .deflate import Agreement, Deflate, as_deflate, parse_extensions
 from .exceptions import ConnectionClosed, InvalidHandshake, NegotiationError
 from .frames import State
@@ -29,14 +28,17 @@ from .handshake import (
     switching,
 )
 from .http import Headers, Request, Response
-from .listener import Listener, hook
+from .listener import hook, listener_factory
+from .server_connection import ServerConnection, ServerSettings
 
-__all__ = ["Server", "serve", "unix_serve"]
+__all__ = ["Server", "ServerConnection", "serve", "unix_serve"]
 
-Handler = Callable[[Connection], Awaitable[Any]]
-ProcessRequest = Callable[[Connection, Request], "Response | Awaitable[Response | None] | None"]
-ProcessResponse = Callable[[Connection, Request, Response], "Response | None"]
-SelectSubprotocol = Callable[[Connection, Sequence[str]], "str | None"]
+Handler = Callable[[ServerConnection], Awaitable[Any]]
+ProcessRequest = Callable[
+    [ServerConnection, Request], "Response | Awaitable[Response | None] | None"
+]
+ProcessResponse = Callable[[ServerConnection, Request, Response], "Response | None"]
+SelectSubprotocol = Callable[[ServerConnection, Sequence[str]], "str | None"]
 
 # Browsers and libraries offer extensions in a handful of ways; who offers another finds no place.
 _MAX_AGREEMENTS: Final = 64
@@ -70,7 +72,7 @@ class Server:
         self.reactor = reactor_of(self.loop)
         self.settings = settings
         self.settings.endpoint = self
-        self.logger = logger or logging.getLogger("fastws.server")
+        self.logger: logging.Logger = logger or logging.getLogger("fastws.server")
         self.http = http
         self._origins = origins
         self._subprotocols = list(subprotocols) if subprotocols is not None else None
@@ -99,7 +101,7 @@ class Server:
         return tuple(sockets)
 
     @property
-    def connections(self) -> set[Connection]:
+    def connections(self) -> set[ServerConnection]:
         """The open connections."""
         return {ws for ws in self._all() if ws._state == State.OPEN}
 
@@ -187,15 +189,15 @@ class Server:
                     )
                 )
 
-    def _accepted(self, carrier: Carrier) -> Connection:
+    def _accepted(self, carrier: Carrier) -> ServerConnection:
         """A TCP connection has come in."""
-        ws = Connection(self.settings, self.reactor, carrier)
+        ws = ServerConnection(self.settings, self.reactor, carrier)
         self.reactor.set_deadline(ws, self.settings.open_timeout)
         return ws
 
     # --- the opening handshake
 
-    def handshake(self, ws: Connection, head: Head, data: bytes) -> None:
+    def handshake(self, ws: ServerConnection, head: Head, data: bytes) -> None:
         """A whole request head has come; ``data`` is all that was read."""
         if self.http is not None and not head.wants_websocket:
             self.hand_over(ws, data)
@@ -224,7 +226,9 @@ class Server:
         else:
             self._answered(ws, head, answer)
 
-    async def _decide(self, ws: Connection, head: Head, answer: Awaitable[Response | None]) -> None:
+    async def _decide(
+        self, ws: ServerConnection, head: Head, answer: Awaitable[Response | None]
+    ) -> None:
         try:
             response = await answer
         except Exception as error:
@@ -234,14 +238,14 @@ class Server:
             # Not from inside this task: bytes behind the handshake resume other tasks.
             self.loop.call_soon(self._answered, ws, head, response)
 
-    def _failed(self, ws: Connection, name: str, error: Exception) -> None:
+    def _failed(self, ws: ServerConnection, name: str, error: Exception) -> None:
         """A function of the user's raised: a refusal if it meant one, else 500."""
         if not isinstance(error, InvalidHandshake):
             self.logger.error("%s failed", name, exc_info=error)
             error = InvalidHandshake("internal error", status=500)
         self.refuse(ws, error)
 
-    def _answered(self, ws: Connection, head: Head, response: Response | None) -> None:
+    def _answered(self, ws: ServerConnection, head: Head, response: Response | None) -> None:
         if ws._state != State.CONNECTING or ws.muted:
             return  # lost, or refused in the meantime
         details = ws._detail()
@@ -253,7 +257,7 @@ class Server:
         rest, details.early = details.early, b""
         self._accept(ws, head, rest)
 
-    def _accept(self, ws: Connection, head: Head, rest: bytes) -> None:
+    def _accept(self, ws: ServerConnection, head: Head, rest: bytes) -> None:
         assert head.key is not None
         lines = self._lines
         if self._subprotocols is not None or self._select_subprotocol is not None:
@@ -301,7 +305,7 @@ class Server:
             self._agreements[offers] = agreed
         return agreed
 
-    def _custom_response(self, ws: Connection, head: Head, lines: bytes) -> bool:
+    def _custom_response(self, ws: ServerConnection, head: Head, lines: bytes) -> bool:
         """Let ``process_response`` see, change or replace the 101 response; whether it is still
         one.
         """
@@ -325,7 +329,7 @@ class Server:
             return False
         return True
 
-    def _negotiate(self, ws: Connection, head: Head) -> str | None:
+    def _negotiate(self, ws: ServerConnection, head: Head) -> str | None:
         """The subprotocol: the client's first choice that we have, or what ``select_subprotocol``
         says.
         """
@@ -341,7 +345,7 @@ class Server:
                 return item
         return None
 
-    def _open(self, ws: Connection, head: Head) -> None:
+    def _open(self, ws: ServerConnection, head: Head) -> None:
         self.reactor.set_deadline(ws, None)
         if self._handler is not None:
             details = ws._detail()
@@ -373,11 +377,11 @@ class Server:
             ws._call("on_open")
         ws._forget_head()
 
-    def refuse(self, ws: Connection, error: InvalidHandshake) -> None:
+    def refuse(self, ws: ServerConnection, error: InvalidHandshake) -> None:
         self.logger.debug("handshake refused: %s", error)
         self._respond(ws, refusal(error))
 
-    def _respond(self, ws: Connection, response: Response) -> None:
+    def _respond(self, ws: ServerConnection, response: Response) -> None:
         """Answer without a WebSocket, and close."""
         details = ws._detail()
         if details.opening is not None:
@@ -393,7 +397,7 @@ class Server:
         ws._end(linger=True)
         self.reactor.set_deadline(ws, self.settings.close_timeout)
 
-    def hand_over(self, ws: Connection, data: bytes) -> None:
+    def hand_over(self, ws: ServerConnection, data: bytes) -> None:
         """Plain HTTP: another protocol takes the connection over, with the bytes read so far."""
         assert self.http is not None
         protocol = self.http()
@@ -417,7 +421,7 @@ class Server:
 
     # --- the end of a connection
 
-    def _handled(self, ws: Connection, task: asyncio.Future[Any]) -> None:
+    def _handled(self, ws: ServerConnection, task: asyncio.Future[Any]) -> None:
         """The coroutine of ``ws`` has returned."""
         self._tasks.discard(task)
         error = None if task.cancelled() else task.exception()
@@ -428,11 +432,11 @@ class Server:
             ws.close(1011)
         self._check_closed()
 
-    def lost(self, ws: Connection) -> None:
+    def lost(self, ws: ServerConnection) -> None:
         if self._closing:
             self._check_closed()
 
-    def _all(self) -> list[Connection]:
+    def _all(self) -> list[ServerConnection]:
         return self.reactor.connections(self.settings)
 
     def _check_closed(self) -> None:
@@ -440,26 +444,12 @@ class Server:
         if over and not self._closed.done():
             self._closed.set_result(None)
 
-    def address_of(self, ws: Connection, name: str) -> Any:
-        if ws._state == State.CLOSED:
-            return None
-        carrier = ws.carrier
-        if isinstance(carrier, TransportCarrier):
-            return carrier.transport.get_extra_info(name)
-        sock = socket.socket(fileno=ws._fileno)
-        try:
-            return getattr(sock, f"get{name}")()
-        except OSError:
-            return None
-        finally:
-            sock.detach()
-
 
 def _header_lines(server_header: str | None) -> bytes:
     return b"" if server_header is None else f"Server: {server_header}\r\n".encode("latin-1")
 
 
-def _still_agreed(ws: Connection) -> bool:
+def _still_agreed(ws: ServerConnection) -> bool:
     """Whether ``process_response`` has left the answer about extensions in."""
     return ws.response is None or "Sec-WebSocket-Extensions" in ws.response.headers
 
@@ -470,10 +460,9 @@ def _fields(lines: Iterable[str]) -> list[tuple[str, str]]:
 
 def _split_handler(handler: Any) -> tuple[Callable[[], Any] | None, Handler | None]:
     """(factory of listeners, ``None``) or (``None``, coroutine function)."""
-    if isinstance(handler, Listener):
-        return (lambda: handler), None
-    if isinstance(handler, type):
-        return handler, None
+    new_listener = listener_factory(handler)
+    if new_listener is not None:
+        return new_listener, None
     if not callable(handler):
         raise TypeError(
             "handler must be a coroutine function, a Listener or a factory of listeners, "

@@ -82,7 +82,7 @@ class Gateway:
         self._clockwork = asyncio.get_running_loop().create_task(self._tick())
         log.info("listening", address=config.http_server.address, port=self.port)
 
-    def _route(self, ws: fastws.Connection, request: fastws.Request) -> Any:
+    def _route(self, ws: fastws.ServerConnection, request: fastws.Request) -> Any:
         if request.path.partition("?")[0] != WEBSOCKET_PATH:
             return ws.respond(404, "There is no WebSocket here.\n")
         return None

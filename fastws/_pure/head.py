@@ -9,6 +9,7 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
+from .._grammar import is_field_value, is_token
 from ..exceptions import InvalidMessage
 
 __all__ = ["MAX_HEAD", "MAX_LINES", "Head", "parse_head"]
@@ -18,8 +19,6 @@ MAX_LINES: Final = 128
 
 _MAX_EMPTY: Final = 8  # bytes of empty lines ignored before the request line
 
-_is_name = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+").fullmatch  # token, RFC 9110 5.6.2
-_is_value = re.compile(rb"[\t\x20-\x7e\x80-\xff]*").fullmatch  # RFC 9110 5.5
 _is_target = re.compile(rb"[\x21-\x7e\x80-\xff]+").fullmatch
 _is_version = re.compile(rb"HTTP/[0-9]\.[0-9]").fullmatch  # RFC 9112 2.3
 # 16 bytes in base64 (RFC 6455 4.2.1).
@@ -121,7 +120,7 @@ def parse_head(data: bytes) -> Head | None:
     while begin < _MAX_EMPTY and data.startswith(b"\r\n", begin):
         begin += 2
     first = data[begin : begin + 1]
-    if first and first != b"\r" and not _is_name(first):
+    if first and first != b"\r" and not is_token(first):
         raise InvalidMessage("not an HTTP request")
 
     stop = data.find(b"\r\n", begin)
@@ -147,9 +146,9 @@ def parse_head(data: bytes) -> Head | None:
         name, colon, value = data[at:stop].partition(b":")
         # No space before the colon, no folded lines (RFC 9112 5.1, 5.2): neither is a name
         # character.
-        if not colon or not _is_name(name):
+        if not colon or not is_token(name):
             raise InvalidMessage(f"malformed header line {count}")
-        if not _is_value(value):
+        if not is_field_value(value):
             raise InvalidMessage(f"malformed value in header line {count}")
         lines.take(name, value)
 
@@ -159,7 +158,7 @@ def _check_request_line(line: bytes) -> None:
     parts = line.split(b" ", 2)
     if (
         len(parts) != 3
-        or not _is_name(parts[0])
+        or not is_token(parts[0])
         or not _is_target(parts[1])
         or not _is_version(parts[2])
     ):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import json
 import random
@@ -30,6 +31,7 @@ from fastws.deflate import (
 from fastws.exceptions import InvalidHeader, NegotiationError, ProtocolError
 from tests.fastws import reference
 from tests.fastws.client import Echo, Held, Peer, echo, frame, head, serve, turns, until, url
+from tests.fastws.raw_server import ServerPeer, raw_server, switching
 from tests.fastws.reference import BINARY, CONT, KEY, PING, TEXT
 
 RSV1 = 4  # as `reserved` of a frame: the highest of the three bits
@@ -794,6 +796,72 @@ async def test_a_closed_connection_keeps_no_stream(carrier: str) -> None:
         await ws.wait_closed()
         await asyncio.sleep(0)
         assert not any(isinstance(one, Inflater) for one in gc_objects())
+
+
+# --- the client
+
+
+@pytest_loop
+@pytest.mark.parametrize("alone", [None, True], ids=["takeover", "alone"])
+async def test_a_client_of_ours_and_websockets_understand_each_other(
+    carrier: str, alone: bool | None
+) -> None:
+    async def handler(ws: Any) -> None:
+        async for message in ws:
+            await ws.send(message)
+
+    deflate = Deflate(
+        server_no_context_takeover=alone, client_no_context_takeover=alone, threshold=0
+    )
+    messages: list[str | bytes] = ["", "naïve 日本語 😀", random.Random(5).randbytes(70_000)]
+    messages += [document.decode() for document in documents(5, 2000)]
+    async with websockets.serve(handler, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        uri = f"ws://127.0.0.1:{port}"
+        async with fastws.connect(uri, carrier=carrier, compression=deflate) as ws:
+            assert ws.response is not None
+            assert "permessage-deflate" in ws.response.headers["Sec-WebSocket-Extensions"]
+            for message in messages:
+                await ws.send(message)
+                assert await ws.recv() == message
+            prepared = fastws.PreparedMessage(messages[-1])
+            for _ in range(3):
+                await ws.send(prepared)
+                assert await ws.recv() == messages[-1]
+
+
+@pytest_loop
+async def test_client_and_server_of_ours_understand_each_other(carrier: str) -> None:
+    for settings in (
+        {},
+        {"server_no_context_takeover": False, "client_no_context_takeover": False},
+    ):
+        async with (
+            serve(Echo, carrier, compression=Deflate(threshold=0, **settings)) as server,
+            fastws.connect(url(server), carrier=carrier) as ws,
+        ):
+            for document in documents(5, 2000):
+                await ws.send(document.decode())
+                assert await ws.recv() == document.decode()
+
+
+async def test_a_client_asked_for_a_window_that_zlib_lacks_sends_all_as_it_is(
+    carrier: str,
+) -> None:
+    async def handler(peer: ServerPeer) -> None:
+        _, lines = await peer.request()
+        answer = b"Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits=8\r\n\r\n"
+        await peer.send(switching(lines)[:-2] + answer)
+        first, _ = await peer.exactly(2)
+        await peer.send(bytes([0x82, 1, first]))
+        with contextlib.suppress(ConnectionError):
+            await peer.drain()
+
+    async with raw_server(handler) as uri:
+        ws = await fastws.connect(uri, carrier=carrier)
+        ws.send("a" * 1000, compress=True)
+        assert await ws.recv() == b"\x81"
+        ws.abort()
 
 
 def gc_objects() -> list[Any]:
