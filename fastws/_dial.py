@@ -128,7 +128,7 @@ async def _attempt(address: Address, local: Sequence[Address]) -> socket.socket:
         sock.setblocking(False)
         ours = [tuple(rest) for kind, *rest in local if kind == family]
         if local and not ours:
-            raise OSError(errno.EADDRNOTAVAIL, f"no local address to reach {tuple(where)} from")
+            raise OSError(errno.EADDRNOTAVAIL, "no local address of this family")
         if ours:
             sock.bind(ours[0])
         await asyncio.get_running_loop().sock_connect(sock, tuple(where))
