@@ -5,8 +5,8 @@ connections of a loop, a broadcast is compressed once, and an idle connection ho
 takeover, a message may refer to those before it: small messages that resemble each other shrink
 further, at the price of a compressor and a decompressor per connection, made when first needed.
 
-The streams are those of ``isal`` and ``zlib-ng`` where these packages are installed (two to four
-times as fast), and of ``zlib`` otherwise.
+The streams are those of ``isal`` and ``zlib-ng`` where these packages are installed (up to twice
+as fast), and of ``zlib`` otherwise.
 """
 
 from __future__ import annotations

@@ -5,9 +5,7 @@ import { mkdir } from "node:fs/promises";
 import { after, afterEach, before, test } from "node:test";
 import { fileURLToPath } from "node:url";
 
-import { chromium } from "playwright-core";
-
-import { Network, startGateway, until } from "./support.mjs";
+import { Network, launch, startGateway, until } from "./support.mjs";
 
 const OUTPUT = fileURLToPath(new URL("output/", import.meta.url));
 const SETTINGS = { FASTWS_CLIENT_PING_INTERVAL: "1s", FASTWS_CLIENT_PONG_TIMEOUT: "500ms" };
@@ -21,9 +19,7 @@ const extras = []; // what a test has started besides
 before(async () => {
   gateway = await startGateway(SETTINGS);
   network = await Network.to(gateway.port);
-  const quiet = ["--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-quic"];
-  const args = process.getuid() === 0 ? [...quiet, "--no-sandbox"] : quiet;
-  browser = await chromium.launch({ executablePath: process.env.CHROMIUM, args });
+  browser = await launch();
 });
 
 after(async () => {

@@ -6,6 +6,8 @@ import net from "node:net";
 import readline from "node:readline";
 import { fileURLToPath } from "node:url";
 
+import { chromium } from "playwright-core";
+
 const ROOT = fileURLToPath(new URL("../../", import.meta.url));
 const running = new Set();
 process.on("exit", () => running.forEach((child) => child.kill("SIGKILL")));
@@ -41,6 +43,13 @@ export async function startGateway(settings = {}, port = 0) {
       return code;
     },
   };
+}
+
+/** Chromium, whose path is in CHROMIUM, quiet on the network. */
+export function launch(more = []) {
+  const quiet = ["--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-quic"];
+  const args = process.getuid() === 0 ? [...quiet, ...more, "--no-sandbox"] : [...quiet, ...more];
+  return chromium.launch({ executablePath: process.env.CHROMIUM, args });
 }
 
 /** A TCP proxy on a port of its own, which can be cut, and stalled as a dead network is. */

@@ -6,7 +6,9 @@ Each is a file of tests for Node's own test runner; a failure here shows that ru
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
+import json
 import os
 import shutil
 import signal
@@ -18,6 +20,7 @@ import pytest
 
 import fastws
 from examples.echo import Echo
+from tests.fastws.certificates import server_context
 
 HERE = Path(__file__).parent
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "chrome")
@@ -102,3 +105,33 @@ async def test_our_client_on_a_clock_of_its_own() -> None:
 @pytest.mark.time_limit(180)
 async def test_two_tabs_on_the_demo_page() -> None:
     await run("demo.test.mjs", CHROMIUM=chromium())
+
+
+TAKEOVER = fastws.Deflate(server_no_context_takeover=False, client_no_context_takeover=False)
+
+
+@pytest.mark.usefixtures("loop_kind")
+@pytest.mark.parametrize("deflate", [fastws.Deflate(), TAKEOVER], ids=["alone", "takeover"])
+async def test_ws_and_permessage_deflate(carrier: str, deflate: fastws.Deflate) -> None:
+    async with fastws.serve(
+        EchoOrClose, "127.0.0.1", 0, carrier=carrier, compression=deflate
+    ) as server:
+        port = server.sockets[0].getsockname()[1]
+        await run("deflate.test.mjs", FASTWS_URL=f"ws://127.0.0.1:{port}/")
+
+
+@pytest.mark.browser
+@pytest.mark.slow
+@pytest.mark.time_limit(120)
+async def test_chromium_against_echo_servers_plain_and_over_tls() -> None:
+    tls = server_context()
+    small = fastws.Deflate(server_max_window_bits=9, client_max_window_bits=9)
+    async with contextlib.AsyncExitStack() as servers:
+        urls = []
+        for deflate in (fastws.Deflate(), TAKEOVER, small):
+            for scheme, ssl in (("ws", None), ("wss", tls)):
+                server = await servers.enter_async_context(
+                    fastws.serve(Echo, "127.0.0.1", 0, compression=deflate, ssl=ssl)
+                )
+                urls.append(f"{scheme}://127.0.0.1:{server.sockets[0].getsockname()[1]}/")
+        await run("chromium.test.mjs", CHROMIUM=chromium(), FASTWS_URLS=json.dumps(urls))
