@@ -732,12 +732,15 @@ cdef class Decoder:
         cdef object room = None
         if length:
             mask_or_copy(<uint8_t *> PyBytes_AS_STRING(masked), data, length, self.key, not self.client)
-        if self.inflater is None:
-            self.inflater = self.deflate.new_inflater()
         if self.max_size <= <uint64_t> PY_SSIZE_T_MAX // 2:
             room = self.max_size - self.size
         try:
-            inflated = self.inflater.inflate(masked, room, last)
+            if last and self.inflater is None and not self.deflate.keeps_inflater:
+                inflated = self.deflate.inflate(masked, room)
+            else:
+                if self.inflater is None:
+                    self.inflater = self.deflate.new_inflater()
+                inflated = self.inflater.inflate(masked, room, last)
         except ProtocolError as error:
             self._fail(error.code, error.message)
             return None

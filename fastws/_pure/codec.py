@@ -544,9 +544,11 @@ class Decoder:
 
     def _inflate(self, data: bytes, last: bool) -> bytes:
         assert self._deflate is not None
+        room = None if self._max_size is None else self._max_size - self._size
+        if last and self._inflater is None and not self._deflate.keeps_inflater:
+            return self._deflate.inflate(data, room)
         if self._inflater is None:
             self._inflater = self._deflate.new_inflater()
-        room = None if self._max_size is None else self._max_size - self._size
         inflated = self._inflater.inflate(data, room, last)
         self._size += len(inflated)
         if last and not self._deflate.keeps_inflater:

@@ -25,6 +25,7 @@ from fastws.deflate import (
     Deflater,
     Inflater,
     Parameters,
+    _package,
     as_deflate,
     parse_extensions,
 )
@@ -284,7 +285,7 @@ def package(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     name = str(request.param)
     if name != "zlib":
         pytest.importorskip({"zlib-ng": "zlib_ng", "isal": "isal"}[name])
-    inflating = "zlib" if name == "isal" else name
+    inflating = _package("zlib" if name == "isal" else name)
     monkeypatch.setattr("fastws.deflate._inflating_package", lambda: inflating)
     return name
 
@@ -489,6 +490,16 @@ def test_only_the_first_frame_of_a_message_may_say_that_it_is_compressed(
     decoder.feed(wire(opcode, b"", reserved=RSV1))
     assert decoder.error.code == 1002
     assert str(decoder.error) == _messages.reserved_bits(0x40)
+
+
+@pytest.mark.parametrize("alone", [True, False], ids=["alone", "takeover"])
+@pytest.mark.parametrize("payload", [b"", b"\x00", b"\x02\x00"])
+def test_an_empty_compressed_message_is_an_empty_message(
+    make: Callable[..., Any], wire: Callable[..., bytes], alone: bool, payload: bytes
+) -> None:
+    decoder = make(alone=alone)
+    data = wire(TEXT, payload, reserved=RSV1) + wire(BINARY, b"", reserved=RSV1, fin=False)
+    assert decoder.feed(data + wire(CONT, payload)) == [(TEXT, ""), (BINARY, b"")]
 
 
 @pytest.mark.parametrize("reserved", [1, 2, 3, 5, 6, 7])
