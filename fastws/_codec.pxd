@@ -58,6 +58,7 @@ cdef class Decoder:
     cdef uint64_t remaining           # payload bytes of the current frame still to come
     cdef Py_ssize_t filled            # bytes of the message so far
     cdef Py_ssize_t capacity
+    cdef uint64_t taken               # bytes of the message that left as fragments already
     cdef uint32_t max_fragments
     cdef uint32_t fragments
     cdef uint32_t key                 # mask key in memory order, turned to the next payload byte
@@ -75,6 +76,7 @@ cdef class Decoder:
     cdef uint8_t fin                     # of the current frame
     cdef uint8_t single                  # a message of one frame: target is the object the user gets
     cdef uint8_t wide                    # the text so far is not ASCII
+    cdef uint8_t streaming               # fragments leave as they come, not the message they make
 
     cdef int on_event(self, int opcode, object payload) except -1
     cdef Py_ssize_t decode(self, const uint8_t *data, Py_ssize_t length) except -1
@@ -87,6 +89,7 @@ cdef class Decoder:
     cdef const uint8_t *_payload(self, const uint8_t *data, const uint8_t *end) except? NULL
     cdef int _advance(self, uint8_t *where, const uint8_t *data, Py_ssize_t length) except -1
     cdef int _end_frame(self) except -1
+    cdef int _end_fragment(self, bint final) except -1
     cdef int _whole(self, const uint8_t *data, Py_ssize_t length) except -1
     cdef int _undecodable(self) except -1
     cdef int _control_frame(self, bytes payload) except -1

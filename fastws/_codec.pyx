@@ -22,6 +22,7 @@ import os
 import warnings
 
 from . import _messages
+from ._fragment import Fragment
 from .exceptions import ProtocolError
 
 
@@ -478,7 +479,7 @@ cdef class Decoder:
                     return self._fail(1002, _messages.length_top_bit(length))
                 if length < 65536:
                     return self._fail(1002, _messages.length_not_minimal(length))
-            total = length if opcode else <uint64_t> self.filled + length
+            total = length if opcode else self.taken + <uint64_t> self.filled + length
             if total > self.max_size:
                 return self._fail(1009, _messages.message_too_big(total, self.max_size))
         if not self.client:
@@ -572,6 +573,8 @@ cdef class Decoder:
             Py_XDECREF(self.control)
             self.control = NULL
             return self._control_frame(payload)
+        if self.streaming and not (self.fin and self.opcode):
+            return self._end_fragment(self.fin)
         if not self.fin:
             return 0
         if self.message == OP_TEXT:
@@ -596,6 +599,25 @@ cdef class Decoder:
         opcode = self.message
         self.message = 0
         return self.on_event(opcode, payload)
+
+    @cython.final
+    cdef int _end_fragment(self, bint final) except -1:
+        """Let what has come of a fragmented message leave as a ``Fragment``: the event of opcode 0."""
+        cdef object payload
+        if final and self.wide and fastws_utf8_finish(&self.utf8) != 0:
+            self._fail(1007, _messages.invalid_text())
+            return 0
+        # A copy, so that the next fragment is written into the same buffer.
+        payload = PyBytes_FromStringAndSize(<char *> self._base(), self.filled)
+        payload = Fragment(payload, self.message == OP_TEXT, final)
+        self.taken += <uint64_t> self.filled
+        self.filled = 0
+        if final:
+            Py_XDECREF(self.target)
+            self.target = NULL
+            self.message = 0
+            self.taken = 0
+        return self.on_event(OP_CONT, payload)
 
     @cython.final
     cdef int _whole(self, const uint8_t *data, Py_ssize_t length) except -1:

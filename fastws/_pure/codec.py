@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import codecs
 import struct
-from typing import TYPE_CHECKING, AnyStr, Final, Generic, cast
+from typing import TYPE_CHECKING, AnyStr, Final, Generic, TypeAlias, cast
 
 from .. import _messages
+from .._fragment import Fragment
 from ..exceptions import ProtocolError
 
 if TYPE_CHECKING:
@@ -196,6 +197,12 @@ class _Binary:
         # A bytearray can be joined as well.
         self._bytes.add(cast(bytes, data))
 
+    def take(self) -> bytes:
+        """What was added since the last call."""
+        data = self._bytes.whole()
+        self._bytes = _Pieces(b"")
+        return data
+
     def finish(self) -> bytes:
         return self._bytes.whole()
 
@@ -203,15 +210,23 @@ class _Binary:
 class _Text:
     """A text message under way, decoded as it comes, so that no byte is looked at twice."""
 
-    __slots__ = ("_begun", "_text")
+    __slots__ = ("_begun", "_taken", "_text")
 
     def __init__(self) -> None:
         self._begun = b""
+        self._taken = 0  # bytes of what had only begun that were taken
         self._text = _Pieces("")
 
     def add(self, data: bytes | bytearray) -> None:
         text, self._begun = _decode_begun(self._begun + data if self._begun else data)
         self._text.add(text)
+
+    def take(self) -> bytes:
+        """What was added since the last call."""
+        data = self._text.whole().encode() + self._begun
+        taken, self._taken = self._taken, len(self._begun)
+        self._text = _Pieces("")
+        return data[taken:]
 
     def finish(self) -> str:
         self._begun.decode()  # raises if a code point has only begun
@@ -297,6 +312,8 @@ def parse_close(payload: bytes) -> tuple[int, str]:
 
 # --- decoding
 
+Event: TypeAlias = tuple[int, "str | bytes | Fragment"]
+
 
 def _extended_length(field: bytes) -> int:
     """The 16- or 64-bit length of a frame (RFC 6455 5.2)."""
@@ -320,6 +337,8 @@ class Decoder:
     Attributes:
         error: what the peer did wrong; its ``code`` is the close code to send: 1002, 1007 or 1009.
         closed: whether a well-formed close frame has come.
+        streaming: fragments leave as they come, as ``(0, Fragment)``, not the message they make.
+        partly_taken: this has happened to the message under way.
     """
 
     __slots__ = (
@@ -340,6 +359,8 @@ class Decoder:
         "_wholes",
         "closed",
         "error",
+        "partly_taken",
+        "streaming",
     )
 
     def __init__(
@@ -351,6 +372,8 @@ class Decoder:
     ) -> None:
         self.error: ProtocolError | None = None
         self.closed = False
+        self.streaming = False
+        self.partly_taken = False
         self._stopped = False
         self._mask_bit = 0 if client else 0x80
         self._max_size = max_size
@@ -370,7 +393,7 @@ class Decoder:
         self._size = 0  # payload bytes that its frames declared
         self._body: _Text | _Binary | None = None
 
-    def feed(self, data: Buffer) -> list[tuple[int, str | bytes]]:
+    def feed(self, data: Buffer) -> list[Event]:
         """Take bytes and give the events that they complete, in order.
 
         (1, str) and (2, bytes) are messages, (8, bytes) the payload of a close frame, (9, bytes) a
@@ -378,7 +401,7 @@ class Decoder:
         bytes show it, and the events before it are returned. After that, and after a close frame,
         bytes are ignored.
         """
-        events: list[tuple[int, str | bytes]] = []
+        events: list[Event] = []
         if self._stopped:
             return events
         try:
@@ -390,7 +413,7 @@ class Decoder:
             self._stop()
         return events
 
-    def _decode(self, data: bytes, events: list[tuple[int, str | bytes]]) -> None:
+    def _decode(self, data: bytes, events: list[Event]) -> None:
         pos = 0
         if self._left:
             pos = self._payload(data, 0, events)
@@ -488,7 +511,7 @@ class Decoder:
                 self._message = opcode
                 self._body = _Text() if opcode == _TEXT else _Binary()
 
-    def _payload(self, data: bytes, pos: int, events: list[tuple[int, str | bytes]]) -> int:
+    def _payload(self, data: bytes, pos: int, events: list[Event]) -> int:
         """Take what `data` has from `pos` on of the current payload. Returns where it ends."""
         masked = data[pos : pos + self._left]
         length = len(masked)
@@ -508,7 +531,7 @@ class Decoder:
             self._end(events)
         return pos + length
 
-    def _end(self, events: list[tuple[int, str | bytes]]) -> None:
+    def _end(self, events: list[Event]) -> None:
         """The current frame is complete."""
         if self._opcode >= _CLOSE:
             payload = bytes(self._control)
@@ -518,6 +541,8 @@ class Decoder:
                 self.closed = True
                 self._stop()
             events.append((self._opcode, payload))
+        elif self.streaming and not (self._fin and self._opcode):
+            events.append((_CONT, self.take_fragment(self._fin)))
         elif self._fin and self._body is not None:
             try:
                 events.append((self._message, self._body.finish()))
@@ -525,9 +550,29 @@ class Decoder:
                 raise ProtocolError(_INVALID_DATA, _messages.invalid_text()) from None
             self._forget_message()
 
+    def take_fragment(self, final: bool) -> Fragment:
+        """What has come of the message under way and was not taken yet."""
+        assert self._body is not None
+        fragment = Fragment(self._body.take(), self._message == _TEXT, final)
+        if final:
+            try:
+                self._body.finish()
+            except UnicodeDecodeError:
+                raise ProtocolError(_INVALID_DATA, _messages.invalid_text()) from None
+            self._forget_message()
+        elif fragment.data:
+            self.partly_taken = True
+        return fragment
+
+    @property
+    def between_fragments(self) -> bool:
+        """Whether a message is under way, but none of its frames."""
+        return self._body is not None and (not self._left or self._opcode >= _CLOSE)
+
     def _forget_message(self) -> None:
         self._message = self._fragments = self._size = 0
         self._body = None
+        self.partly_taken = False
 
     def _stop(self) -> None:
         """Ignore what follows, and hold no more of what came."""
