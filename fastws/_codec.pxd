@@ -84,6 +84,8 @@ cdef class Decoder:
     cdef uint8_t held                    # on_event asks decode to stop
     cdef uint8_t fin                     # of the current frame
     cdef uint8_t compressed              # the message being put together
+    cdef uint8_t streaming               # fragments leave as they come, not the message they make
+    cdef uint8_t parted                  # some of the message being put together has left
 
     cdef inline bint decoding(self) noexcept:
         """Whether payload bytes are not what the target takes: it is text, and not ASCII."""
@@ -108,6 +110,7 @@ cdef class Decoder:
     cdef bytes _inflate(self, const uint8_t *data, Py_ssize_t length, bint last)
     cdef int _append(self, bytes data) except -1
     cdef int _whole_compressed(self, const uint8_t *data, Py_ssize_t length) except -1
+    cdef int _end_fragment(self, bint final) except -1
     cdef int _whole(self, const uint8_t *data, Py_ssize_t length) except -1
     cdef int _undecodable(self) except -1
     cdef int _control_frame(self, bytes payload) except -1
@@ -116,4 +119,5 @@ cdef class Decoder:
     cdef int _make_room(self, uint64_t capacity) except -1
     cdef int _widen(self, int kind, uint64_t capacity) except -1
     cdef int _fail(self, int code, str message) except -2
+    cdef void _drop_message(self) noexcept
     cdef void _drop(self) noexcept

@@ -22,6 +22,7 @@ import os
 import warnings
 
 from . import _messages
+from ._fragment import Fragment
 from .exceptions import ProtocolError
 
 
@@ -694,14 +695,17 @@ cdef class Decoder:
             Py_XDECREF(self.control)
             self.control = NULL
             return self._control_frame(payload)
-        if not self.fin:
-            return 0
-        if self.compressed:
-            self._append(self._inflate(NULL, 0, True))
-            if self.stopped:
+        if self.fin:
+            if self.compressed:
+                self._append(self._inflate(NULL, 0, True))
+                if self.stopped:
+                    return 0
+            if self.tail_length:
+                self._fail(1007, _messages.invalid_text())
                 return 0
-        if self.tail_length:
-            self._fail(1007, _messages.invalid_text())
+        if self.streaming and not (self.fin and self.opcode):
+            return self._end_fragment(self.fin)
+        if not self.fin:
             return 0
         payload = self._finish()
         opcode = self.message
@@ -721,7 +725,7 @@ cdef class Decoder:
                 else:
                     _PyBytes_Resize(&self.target, self.filled)
             payload = <object> self.target
-        self._drop()
+        self._drop_message()
         return payload
 
     @cython.final
@@ -779,6 +783,17 @@ cdef class Decoder:
             self._fail(1007, _messages.invalid_text())
             return 0
         return self.on_event(OP_TEXT, text)
+    cdef int _end_fragment(self, bint final) except -1:
+        """Let what has come of a fragmented message leave as a ``Fragment``: the event of opcode 0."""
+        cdef uint8_t open_tail = self.tail_length
+        cdef object payload = self._finish()
+        self.tail_length = open_tail  # of a code point that the next fragment ends
+        if final:
+            self.message = 0
+            self.parted = False
+        elif len(payload):
+            self.parted = True
+        return self.on_event(OP_CONT, Fragment(payload, final))
 
     @cython.final
     cdef int _whole(self, const uint8_t *data, Py_ssize_t length) except -1:
@@ -901,11 +916,16 @@ cdef class Decoder:
         return -1
 
     @cython.final
-    cdef void _drop(self) noexcept:
+    cdef void _drop_message(self) noexcept:
         Py_XDECREF(self.target)
         self.target = NULL
-        Py_XDECREF(self.control)
-        self.control = NULL
         self.filled = self.capacity = 0
         self.tail_length = 0
         self.kind = 0
+
+    @cython.final
+    cdef void _drop(self) noexcept:
+        self._drop_message()
+        self.parted = False
+        Py_XDECREF(self.control)
+        self.control = NULL

@@ -75,6 +75,7 @@ cdef class Core(Decoder):
     cdef uint8_t deferring            # user code is running: a failure is dealt with later
     cdef uint8_t failed
     cdef uint8_t overflowed           # the queue passed max_backlog and was dropped
+    cdef public uint8_t _sending      # a message is going out in fragments: others wait
 
     cdef int received(self, const uint8_t *data, Py_ssize_t length) except -1
     cdef int received_direct(self, Py_ssize_t length) except -1

@@ -41,6 +41,8 @@ from fastws._reactor cimport NO_SLOT, Reactor
 from fastws._waiting cimport Completed, Receive, Waiter, take_error
 
 from ._awaitable import Later
+from ._fragment import Fragment
+from .exceptions import ConcurrencyError
 
 
 cdef extern from *:
@@ -162,6 +164,9 @@ def broadcast(connections, message, *, text=None) -> None:
     for connection in list(connections):
         core = <Core?> connection
         if core._state == OPEN:
+            if core._sending:
+                core._send_later(prepared, None)
+                continue
             core.write_prepared(prepared)
             if core.box != NULL and core.box.total > core.settings.write_high:
                 core.check_backlog()
@@ -185,7 +190,8 @@ cdef class Core(Decoder):
 
     The cold part's hooks, all called outside of user code: ``_on_bytes`` (before the handshake is done),
     ``_on_close_frame``, ``_on_pong``, ``_on_protocol_error``, ``_on_handler_error``, ``_on_overflow``, ``_on_drained``,
-    ``_on_deadline``, ``_on_ping_timeout`` and ``_on_lost``.
+    ``_on_deadline``, ``_on_ping_timeout`` and ``_on_lost``. What is rare in ``send`` and ``recv`` is there too:
+    ``_send_fragments``, ``_send_later``, ``_recv_rarely`` and ``_next_rarely``.
     """
 
     def __cinit__(self, Settings settings not None, Reactor reactor not None, Carrier carrier not None, *args):
@@ -413,12 +419,22 @@ cdef class Core(Decoder):
                 self.reactor.schedule()
         return 0
 
-    def recv(self):
+    def recv(self, decode=None):
         """The next message, ``str`` or ``bytes``, when awaited.
 
-        ``ConnectionClosed`` once the connection is closed and what came before has been received;
+        ``decode=False`` gives a text as bytes of UTF-8, ``decode=True`` binary as str; the connection fails with 1007
+        if it is not UTF-8. ``ConnectionClosed`` once the connection is closed and what came before has been received;
         ``ConcurrencyError`` while another coroutine waits. Cancelling it loses no message.
         """
+        cdef Receive awaitable
+        if decode is not None or self.streaming:
+            return self._recv_rarely(decode)
+        awaitable = Receive.__new__(Receive)
+        awaitable.core = self
+        return awaitable
+
+    def _next_item(self):
+        """The next message, or the next ``Fragment`` of one."""
         cdef Receive awaitable = Receive.__new__(Receive)
         awaitable.core = self
         return awaitable
@@ -427,15 +443,37 @@ cdef class Core(Decoder):
         return self
 
     def __anext__(self):
-        cdef Receive awaitable = Receive.__new__(Receive)
+        cdef Receive awaitable
+        if self.streaming:
+            return self._next_rarely()
+        awaitable = Receive.__new__(Receive)
         awaitable.core = self
         awaitable.iterating = True
         return awaitable
 
+    def _stream(self) -> None:
+        """From now on fragments are received as they come; ``ConcurrencyError`` if somebody waits for a message."""
+        if self.waiter is not None:
+            raise ConcurrencyError("another coroutine is waiting in recv() of this connection")
+        self.streaming = True
+        if self.target != NULL and self.filled and not (self.in_payload and not self.opcode & 8):
+            self._end_fragment(False)  # what came of a message before
+
+    def _stop_streaming(self) -> None:
+        """From now on messages are received whole, if none is under way in fragments."""
+        cdef uint32_t index
+        cdef PyObject *item
+        for index in range(self.ring_count):
+            item = self.ring[(self.ring_first + index) & (self.ring_room - 1)]
+            if isinstance(<object> item, Fragment):
+                return
+        self.streaming = self.parted
+
     # --- out
 
     def send(self, message, text=None, compress=None):
-        """Send ``message``: ``str`` as text, bytes-like as binary, or a ``PreparedMessage``.
+        """Send ``message``: ``str`` as text, bytes-like as binary, or a ``PreparedMessage``; or each item of an
+        iterable or asynchronous iterable as a fragment of one message (RFC 6455 5.4), which must be awaited.
 
         ``text=True`` sends bytes as text (they must be UTF-8), ``text=False`` a str as binary. ``compress``: whether to
         compress it, if permessage-deflate was agreed on; by default from the threshold on. Takes effect at once and
@@ -449,6 +487,8 @@ cdef class Core(Decoder):
         cdef Py_ssize_t length
         if self._state != OPEN:
             raise self._closed_error()
+        if self._sending:
+            return self._send_later(message, text)
         if self.deflate is not None and compress is not False and self.write_compressed(message, text, compress):
             pass
         elif type(message) is str:
@@ -470,14 +510,20 @@ cdef class Core(Decoder):
             try:
                 PyObject_GetBuffer(message, &view, PyBUF_SIMPLE)
             except (TypeError, BufferError):
-                raise TypeError(
-                    f"message must be str, bytes-like or PreparedMessage, not {type(message).__name__}"
-                ) from None
+                return self._send_fragments(message, text)
             try:
                 self.write(0x80 | (OP_TEXT if text else OP_BINARY), <uint8_t *> view.buf, view.len, NULL)
             finally:
                 PyBuffer_Release(&view)
         if self.above or (self.box != NULL and self.box.total > self.settings.write_high):
+            return self.wait_drained()
+        return COMPLETED
+
+    def _drain(self):
+        """What ``send`` returns: done unless the connection is above its high-water mark."""
+        if self._state != CLOSED and (
+            self.above or (self.box != NULL and self.box.total > self.settings.write_high)
+        ):
             return self.wait_drained()
         return COMPLETED
 
@@ -815,9 +861,12 @@ cdef class Core(Decoder):
         memcpy(out, PyBytes_AS_STRING(data), len(data))
         self.reactor.touch(self)
 
-    def _write_frame(self, int opcode, bytes payload not None) -> None:
-        """Queue a control frame."""
-        self.write(0x80 | opcode, <const uint8_t *> PyBytes_AS_STRING(payload), len(payload), NULL)
+    def _write_frame(self, int opcode, bytes payload not None, bint fin=True) -> None:
+        """Queue a control frame or a fragment of a message."""
+        self.write(
+            (0x80 if fin else 0) | opcode, <const uint8_t *> PyBytes_AS_STRING(payload), len(payload),
+            <PyObject *> payload,
+        )
 
     def _end(self, bint linger) -> None:
         """Close the TCP connection once everything queued has left: at once, or after the peer's FIN."""

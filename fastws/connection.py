@@ -14,11 +14,21 @@ import os
 import socket
 import time
 import uuid
+from collections.abc import AsyncIterator, Coroutine
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from ._awaitable import Done, Later
 from ._impl import Core, Settings, TransportCarrier, encode_close, parse_close
+from ._streams import (
+    Streams,
+    fragments_of,
+    is_whole,
+    receive_fragments,
+    receive_whole,
+    send_behind,
+    send_fragments,
+)
 from .exceptions import ConnectionClosed, ProtocolError, connection_closed
 from .frames import OK_CLOSE_CODES, Close, CloseCode, Opcode, State
 from .http import Request, Response
@@ -61,6 +71,7 @@ class _Details:
         "request",
         "response",
         "sent",
+        "streams",
         "subprotocol",
         "task",
     )
@@ -80,6 +91,7 @@ class _Details:
         self.closed: asyncio.Future[None] | None = None
         self.pings: dict[bytes, tuple[asyncio.Future[float], float]] | None = None
         self.error: BaseException | None = None
+        self.streams: Streams | None = None
 
     def is_blank(self) -> bool:
         """Whether there is nothing in it worth keeping."""
@@ -181,6 +193,46 @@ class Connection(Core):
             return None
         rcvd = None if self._details is None else self._details.rcvd
         return "" if rcvd is None else rcvd.reason
+
+    # --- messages in fragments (RFC 6455 5.4), and what else is rare
+
+    def recv_streaming(self, decode: bool | None = None) -> AsyncIterator[str | bytes]:
+        """The next message, fragment by fragment as they come: ``async for``.
+
+        A message that was sent whole, or had come already, is one fragment. ``decode`` is as for
+        ``recv``. The iterator must be read to its end: in the middle of a message, ``recv`` and
+        ``recv_streaming`` raise ``ConcurrencyError``. Limits are those of the whole message. Raises
+        as ``recv``; ``RuntimeError`` if a listener gets the messages.
+        """
+        return receive_fragments(self, self._streams(), decode)
+
+    def _streams(self) -> Streams:
+        details = self._detail()
+        if details.streams is None:
+            details.streams = Streams()
+        return details.streams
+
+    def _recv_rarely(self, decode: bool | None) -> Coroutine[Any, Any, str | bytes]:
+        return receive_whole(self, self._streams(), decode)
+
+    async def _next_rarely(self) -> str | bytes:
+        try:
+            return await self._recv_rarely(None)
+        except ConnectionClosed:
+            if self._ended_well():
+                raise StopAsyncIteration from None
+            raise
+
+    def _send_fragments(self, message: Any, text: bool | None) -> Coroutine[Any, Any, None]:
+        return send_fragments(self, self._streams(), fragments_of(message), text)
+
+    def _send_later(
+        self, message: Any, text: bool | None
+    ) -> Later[None] | Coroutine[Any, Any, None]:
+        """As ``send``, behind the message that is going out in fragments."""
+        if is_whole(message):
+            return send_behind(self, self._streams(), message, text)
+        return self._send_fragments(message, text)
 
     # --- control frames
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import codecs
 import struct
-from typing import TYPE_CHECKING, AnyStr, Final, Generic, cast
+from typing import TYPE_CHECKING, AnyStr, Final, Generic, TypeAlias, cast
 
 from .. import _messages
+from .._fragment import Fragment
 from ..exceptions import ProtocolError
 
 if TYPE_CHECKING:
@@ -199,6 +200,12 @@ class _Binary:
         # A bytearray can be joined as well.
         self._bytes.add(cast(bytes, data))
 
+    def take(self) -> bytes:
+        """What was added since the last call."""
+        data = self._bytes.whole()
+        self._bytes = _Pieces(b"")
+        return data
+
     def finish(self) -> bytes:
         return self._bytes.whole()
 
@@ -215,6 +222,12 @@ class _Text:
     def add(self, data: bytes | bytearray) -> None:
         text, self._begun = _decode_begun(self._begun + data if self._begun else data)
         self._text.add(text)
+
+    def take(self) -> str:
+        """What was added since the last call, but for a code point that has only begun."""
+        text = self._text.whole()
+        self._text = _Pieces("")
+        return text
 
     def finish(self) -> str:
         self._begun.decode()  # raises if a code point has only begun
@@ -300,6 +313,8 @@ def parse_close(payload: bytes) -> tuple[int, str]:
 
 # --- decoding
 
+Event: TypeAlias = tuple[int, "str | bytes | Fragment"]
+
 
 def _extended_length(field: bytes) -> int:
     """The 16- or 64-bit length of a frame (RFC 6455 5.2)."""
@@ -324,6 +339,8 @@ class Decoder:
     Attributes:
         error: what the peer did wrong; its ``code`` is the close code to send: 1002, 1007 or 1009.
         closed: whether a well-formed close frame has come.
+        streaming: fragments leave as they come, as ``(0, Fragment)``, not the message they make.
+        partly_taken: this has happened to the message under way.
     """
 
     __slots__ = (
@@ -347,6 +364,8 @@ class Decoder:
         "_wholes",
         "closed",
         "error",
+        "partly_taken",
+        "streaming",
     )
 
     def __init__(
@@ -359,6 +378,8 @@ class Decoder:
     ) -> None:
         self.error: ProtocolError | None = None
         self.closed = False
+        self.streaming = False
+        self.partly_taken = False
         self._stopped = False
         self._mask_bit = 0 if client else 0x80
         self._max_size = max_size
@@ -389,7 +410,7 @@ class Decoder:
         """Nothing more will come."""
         self._inflater = None
 
-    def feed(self, data: Buffer) -> list[tuple[int, str | bytes]]:
+    def feed(self, data: Buffer) -> list[Event]:
         """Take bytes and give the events that they complete, in order.
 
         (1, str) and (2, bytes) are messages, (8, bytes) the payload of a close frame, (9, bytes) a
@@ -397,7 +418,7 @@ class Decoder:
         bytes show it, and the events before it are returned. After that, and after a close frame,
         bytes are ignored.
         """
-        events: list[tuple[int, str | bytes]] = []
+        events: list[Event] = []
         if self._stopped:
             return events
         try:
@@ -409,7 +430,7 @@ class Decoder:
             self._stop()
         return events
 
-    def _decode(self, data: bytes, events: list[tuple[int, str | bytes]]) -> None:
+    def _decode(self, data: bytes, events: list[Event]) -> None:
         pos = 0
         if self._left:
             pos = self._payload(data, 0, events)
@@ -519,7 +540,7 @@ class Decoder:
             if not self._compressed:
                 self._size += length
 
-    def _payload(self, data: bytes, pos: int, events: list[tuple[int, str | bytes]]) -> int:
+    def _payload(self, data: bytes, pos: int, events: list[Event]) -> int:
         """Take what `data` has from `pos` on of the current payload. Returns where it ends."""
         masked = data[pos : pos + self._left]
         length = len(masked)
@@ -555,7 +576,7 @@ class Decoder:
             self._inflater = None
         return inflated
 
-    def _end(self, events: list[tuple[int, str | bytes]]) -> None:
+    def _end(self, events: list[Event]) -> None:
         """The current frame is complete."""
         if self._opcode >= _CLOSE:
             payload = bytes(self._control)
@@ -565,6 +586,8 @@ class Decoder:
                 self.closed = True
                 self._stop()
             events.append((self._opcode, payload))
+        elif self.streaming and not (self._fin and self._opcode):
+            events.append((_CONT, self.take_fragment(self._fin)))
         elif self._fin and self._body is not None:
             try:
                 events.append((self._message, self._body.finish()))
@@ -572,10 +595,30 @@ class Decoder:
                 raise ProtocolError(_INVALID_DATA, _messages.invalid_text()) from None
             self._forget_message()
 
+    def take_fragment(self, final: bool) -> Fragment:
+        """What has come of the message under way and was not taken yet."""
+        assert self._body is not None
+        fragment = Fragment(self._body.take(), final)
+        if final:
+            try:
+                self._body.finish()
+            except UnicodeDecodeError:
+                raise ProtocolError(_INVALID_DATA, _messages.invalid_text()) from None
+            self._forget_message()
+        elif fragment.data:
+            self.partly_taken = True
+        return fragment
+
+    @property
+    def between_fragments(self) -> bool:
+        """Whether a message is under way, but none of its frames."""
+        return self._body is not None and (not self._left or self._opcode >= _CLOSE)
+
     def _forget_message(self) -> None:
         self._message = self._fragments = self._size = 0
         self._compressed = False
         self._body = None
+        self.partly_taken = False
 
     def _stop(self) -> None:
         """Ignore what follows, and hold no more of what came."""

@@ -17,10 +17,11 @@ import random
 import sys
 import time
 from collections import deque
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import AsyncIterable, Coroutine, Iterable
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from .._awaitable import Done, Later
+from .._fragment import Fragment
 from ..exceptions import ConcurrencyError, ConnectionClosed, ProtocolError
 from .codec import Decoder, encode_frame
 
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     from ..deflate import Agreement, Deflater, DeflaterKey
+
+    Message: TypeAlias = "str | Buffer | PreparedMessage"
 
 __all__ = [
     "Carrier",
@@ -190,6 +193,9 @@ def broadcast(
         if not isinstance(core, Core):
             raise TypeError(f"not a connection: {type(core).__name__}")
         if core._state == _OPEN:
+            if core._sending:
+                core._send_later(message, None)
+                continue
             core._write_prepared(message)
             if core._queued > core.settings.write_high:
                 core._check_backlog()
@@ -474,7 +480,9 @@ class Core:
 
     The cold part's hooks, all called outside of user code: ``_on_bytes`` (before the handshake is
     done), ``_on_close_frame``, ``_on_pong``, ``_on_protocol_error``, ``_on_handler_error``,
-    ``_on_overflow``, ``_on_drained``, ``_on_deadline``, ``_on_ping_timeout`` and ``_on_lost``.
+    ``_on_overflow``, ``_on_drained``, ``_on_deadline``, ``_on_ping_timeout`` and ``_on_lost``. What
+    is rare in ``send`` and ``recv`` is there too: ``_send_fragments``, ``_send_later``,
+    ``_recv_rarely`` and ``_next_rarely``.
     """
 
     # It has a decoder, where the compiled one is a decoder: attributes that users set on a
@@ -494,7 +502,7 @@ class Core:
     _deflater: Deflater | None  # if our messages refer to those before them
     _close_seen: bool
     _on_message: Any
-    _messages: deque[str | bytes]  # not received yet
+    _messages: deque[str | bytes | Fragment]  # not received yet
     _waiter: asyncio.Future[None] | None  # in recv()
     _spill: list[tuple[int, Any]]  # decoded but not taken yet, while held; the oldest is last
     _reading: bool  # the carrier reads
@@ -510,6 +518,7 @@ class Core:
     _ending: int  # _KEEP, _LINGER or _DROP
     _half_closed: bool  # we have sent FIN
     _ping_sent: float  # 0: no keepalive ping is waiting for its pong
+    _sending: bool  # a message is going out in fragments: others wait
 
     # In __new__, as the compiled one: the cold part's __init__ need not call ours.
     def __new__(cls, settings: Settings, reactor: Reactor, carrier: Carrier, *args: object) -> Self:
@@ -547,6 +556,7 @@ class Core:
         self._ending = _KEEP
         self._half_closed = False
         self._ping_sent = 0.0
+        self._sending = False
         self.slot = reactor._acquire(self)
         settings.connections += 1
         return self
@@ -565,6 +575,10 @@ class Core:
         def _on_lost(self, error: BaseException | None) -> None: ...
         def _closed_error(self) -> ConnectionClosed: ...
         def _ended_well(self) -> bool: ...
+        def _send_fragments(self, message: Any, text: bool | None) -> Coroutine[Any, Any, None]: ...
+        def _send_later(self, message: Any, text: bool | None) -> Any: ...
+        def _recv_rarely(self, decode: bool | None) -> Coroutine[Any, Any, str | bytes]: ...
+        def _next_rarely(self) -> Coroutine[Any, Any, str | bytes]: ...
 
     @property
     def error(self) -> ProtocolError | None:
@@ -681,12 +695,20 @@ class Core:
             self._state == _CLOSED or self._close_seen or self.muted
         )
 
-    async def recv(self) -> str | bytes:
+    def recv(self, decode: bool | None = None) -> Coroutine[Any, Any, str | bytes]:
         """The next message, ``str`` or ``bytes``, when awaited.
 
-        ``ConnectionClosed`` once the connection is closed and what came before has been received;
-        ``ConcurrencyError`` while another coroutine waits. Cancelling it loses no message.
+        ``decode=False`` gives a text as bytes of UTF-8, ``decode=True`` binary as str; the
+        connection fails with 1007 if it is not UTF-8. ``ConnectionClosed`` once the connection is
+        closed and what came before has been received; ``ConcurrencyError`` while another coroutine
+        waits. Cancelling it loses no message.
         """
+        if decode is not None or self._decoder.streaming:
+            return self._recv_rarely(decode)
+        return self._next_item()
+
+    async def _next_item(self) -> Any:
+        """The next message, or the next ``Fragment`` of one."""
         while not self._messages:
             if self._closed_for_recv():
                 raise self._closed_error()
@@ -705,7 +727,10 @@ class Core:
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> str | bytes:
+    def __anext__(self) -> Coroutine[Any, Any, str | bytes]:
+        return self._next_rarely() if self._decoder.streaming else self._next_message()
+
+    async def _next_message(self) -> str | bytes:
         try:
             return await self.recv()
         except ConnectionClosed:
@@ -713,15 +738,39 @@ class Core:
                 raise StopAsyncIteration from None
             raise
 
+    def _stream(self) -> None:
+        """From now on fragments are received as they come; ``ConcurrencyError`` if somebody waits
+        for a message.
+        """
+        if self._waiter is not None:
+            raise ConcurrencyError("another coroutine is waiting in recv() of this connection")
+        self._decoder.streaming = True
+        if self._decoder.between_fragments:
+            fragment = self._decoder.take_fragment(False)  # what came of a message before
+            if fragment.data:
+                # Behind what is decoded but not taken yet.
+                self._spill.insert(0, (0, fragment))
+                if not self._held:
+                    self._take_events()
+
+    def _stop_streaming(self) -> None:
+        """From now on messages are received whole, if none is under way in fragments."""
+        queued = (*self._messages, *(payload for _, payload in self._spill))
+        self._decoder.streaming = self._decoder.partly_taken or any(
+            isinstance(item, Fragment) for item in queued
+        )
+
     # --- out
 
     def send(
         self,
-        message: str | Buffer | PreparedMessage,
+        message: Message | Iterable[str | Buffer] | AsyncIterable[str | Buffer],
         text: bool | None = None,
         compress: bool | None = None,
-    ) -> Done[None] | Later[None]:
-        """Send ``message``: ``str`` as text, bytes-like as binary, or a ``PreparedMessage``.
+    ) -> Done[None] | Later[None] | Coroutine[Any, Any, None]:
+        """Send ``message``: ``str`` as text, bytes-like as binary, or a ``PreparedMessage``; or
+        each item of an iterable or asynchronous iterable as a fragment of one message (RFC 6455
+        5.4), which must be awaited.
 
         ``text=True`` sends bytes as text (they must be UTF-8), ``text=False`` a str as binary.
         ``compress``: whether to compress it, if permessage-deflate was agreed on; by default from
@@ -733,22 +782,27 @@ class Core:
         """
         if self._state != _OPEN:
             raise self._closed_error()
+        if self._sending:
+            later: Later[None] | Coroutine[Any, Any, None] = self._send_later(message, text)
+            return later
         if isinstance(message, str):
             self._write_message(_BINARY if text is False else _TEXT, message.encode(), compress)
         elif isinstance(message, PreparedMessage):
             self._write_prepared(message, compress)
         else:
             try:
-                payload = _contiguous(message)
+                payload = _contiguous(message)  # type: ignore[arg-type]
             except (TypeError, BufferError):
-                raise TypeError(
-                    "message must be str, bytes-like or PreparedMessage, "
-                    f"not {type(message).__name__}"
-                ) from None
+                return self._send_fragments(message, text)
             self._write_message(_TEXT if text else _BINARY, payload, compress)
         if self._above or self._queued > self.settings.write_high:
             return self._wait_drained()
         return _COMPLETED
+
+    def _drain(self) -> Done[None] | Later[None]:
+        """What ``send`` returns: done unless the connection is above its high-water mark."""
+        above = self._above or self._queued > self.settings.write_high
+        return self._wait_drained() if above and self._state != _CLOSED else _COMPLETED
 
     def _wait_drained(self) -> Done[None] | Later[None]:
         """Above the high-water mark: try to get below it at once, else wait for the peer to
@@ -963,13 +1017,15 @@ class Core:
             self._queued += len(data)
             self.reactor._touch(self)
 
-    def _write_frame(self, opcode: int, payload: bytes, *, rsv1: bool = False) -> None:
-        """Queue a frame that is a message (``rsv1``: compressed) or control frame of its own."""
+    def _write_frame(
+        self, opcode: int, payload: bytes, fin: bool = True, *, rsv1: bool = False
+    ) -> None:
+        """Queue a frame; ``rsv1``: of a compressed message."""
         if self._overflowed and opcode < _CLOSE:
             return
         # A mask key comes from the system's source of randomness (RFC 6455 5.3, 10.3).
         key = os.urandom(4) if self.settings.client else None
-        self._write_bytes(encode_frame(opcode, payload, rsv1=rsv1, mask_key=key))
+        self._write_bytes(encode_frame(opcode, payload, fin=fin, rsv1=rsv1, mask_key=key))
 
     def _end(self, linger: bool) -> None:
         """Close the TCP connection once everything queued has left: at once, or after the peer's

@@ -112,7 +112,7 @@ async def test_send_refuses_what_is_no_message_and_goes_on(carrier: str) -> None
     held = Held()
     async with serve(held, carrier) as server, await Peer.open(server) as peer:
         ws = await held.connection()
-        for wrong in (None, 1, ["a"], {"a": 1}, memoryview(b"abcd")[::2]):
+        for wrong in (None, 1, {"a": 1}, memoryview(b"abcd")[::2]):
             with pytest.raises(TypeError, match="message"):
                 ws.send(wrong)
         with pytest.raises(UnicodeEncodeError):
