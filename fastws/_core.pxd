@@ -97,6 +97,7 @@ cdef class Core(Decoder):
     cdef int fail_later(self, object error) except -1
     cdef int after_flush(self) except -1
     cdef int end_writing(self) except -1
+    cdef object send_message(self, message, text, compress)
     cdef int send_bytes(self, bytes data, int opcode) except -1
     cdef object wait_drained(self)
     cdef int ping_or_give_up(self) except -1

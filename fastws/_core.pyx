@@ -68,8 +68,11 @@ cdef extern from *:
 
 cdef extern from "Python.h":
     const Py_ssize_t PY_SSIZE_T_MAX
+    ctypedef void *PyCFunction
     ctypedef struct PyMethodDef:
-        pass
+        PyCFunction ml_meth
+        int ml_flags
+    int METH_FASTCALL, METH_KEYWORDS
     ctypedef struct PyMethodDescrObject:
         PyMethodDef *d_method
     object PyDescr_NewMethod(type owner, PyMethodDef *method)
@@ -77,6 +80,10 @@ cdef extern from "Python.h":
     bint PyUnicode_IS_COMPACT_ASCII(object)
     void *PyUnicode_DATA(object)
     Py_ssize_t PyUnicode_GET_LENGTH(object)
+
+
+# As METH_FASTCALL | METH_KEYWORDS calls it.
+ctypedef object (*fast_function)(Core, PyObject **, Py_ssize_t, PyObject *)
 
 
 cdef enum:
@@ -482,6 +489,10 @@ cdef class Core(Decoder):
         the peer, a callback may ignore it. ``ConnectionClosed`` once the connection is closing; ``TypeError`` for
         anything else.
         """
+        return self.send_message(message, text, compress)
+
+    @cython.final
+    cdef object send_message(self, message, text, compress):
         cdef Py_buffer view
         cdef const uint8_t *data
         cdef Py_ssize_t length
@@ -904,11 +915,35 @@ cdef class Core(Decoder):
         return self.fd
 
 
+cdef PyMethodDef own_send_method
+
+
+cdef object send_quickly(Core self, PyObject **arguments, Py_ssize_t count, PyObject *names):
+    """``send`` as C calls it; the usual call, with a message and nothing else, without unpacking arguments."""
+    if count == 1 and names == NULL:
+        return self.send_message(<object> arguments[0], None, None)
+    return inherited_send(self, arguments, count, names)
+
+
+cdef fast_function inherited_send
+
+
+cdef bint is_fast(method):
+    """Whether C calls it with an array of arguments and the names of the last of them."""
+    if not isinstance(method, MethodDescriptorType):
+        return False
+    return (<PyMethodDescrObject *> method).d_method.ml_flags == METH_FASTCALL | METH_KEYWORDS
+
+
 def own_send(type connection) -> None:
-    """Give the class ``connection`` a ``send`` of its own, the same C function.
+    """Give the class ``connection`` a ``send`` of its own.
 
     CPython's specialised calls want a method of exactly the object's type; an inherited one costs a generic call.
     """
+    global inherited_send, own_send_method
     inherited = Core.__dict__["send"]
-    if isinstance(inherited, MethodDescriptorType):
-        connection.send = PyDescr_NewMethod(connection, (<PyMethodDescrObject *> inherited).d_method)
+    if is_fast(inherited):
+        own_send_method = (<PyMethodDescrObject *> inherited).d_method[0]
+        inherited_send = <fast_function> <void *> own_send_method.ml_meth
+        own_send_method.ml_meth = <PyCFunction> <void *> send_quickly
+        connection.send = PyDescr_NewMethod(connection, &own_send_method)
