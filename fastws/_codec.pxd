@@ -67,6 +67,7 @@ cdef class Decoder:
     cdef Py_ssize_t capacity          # that it has room for
     cdef uint32_t max_fragments
     cdef uint32_t fragments
+    cdef uint32_t inflated            # bytes inflated since somebody set it to 0
     cdef uint32_t key                 # mask key in memory order, turned to the next payload byte
     cdef fastws_utf8 utf8             # checks the code point that is in tail
     cdef uint8_t tail[4]              # code point of which not all bytes are here
@@ -85,6 +86,8 @@ cdef class Decoder:
     cdef uint8_t fin                     # of the current frame
     cdef uint8_t compressed              # the message being put together
     cdef uint8_t streaming               # fragments leave as they come, not the message they make
+    cdef uint8_t tired                   # enough was inflated for now: held is set for that
+    cdef uint8_t discarding              # messages are not wanted any more: nothing is inflated
     cdef uint8_t parted                  # some of the message being put together has left
 
     cdef inline bint decoding(self) noexcept:

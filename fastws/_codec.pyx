@@ -77,6 +77,8 @@ cdef enum:
     SMALL = 65536                     # up to here, a message of several frames grows by doubling,
     AMPLE = 1 << 20                   # then it gets this much at once
     SCRATCH = 8192                    # bytes of text unmasked at a time
+    INFLATED_AT_ONCE = 1 << 20        # bytes, before others get their turn
+    MESSAGE_COST = 512                # what a compressed message costs besides, in such bytes
 
 # The widest code point of a str by its bytes per code point (0: ASCII).
 cdef Py_UCS4[5] WIDEST = [127, 255, 65535, 0, 0x10FFFF]
@@ -392,11 +394,20 @@ cdef class Decoder:
         and the events before it are returned. After a fault or a close frame the rest is ignored.
         """
         cdef Py_buffer view
+        cdef Py_ssize_t at = 0
         cdef list events = []
         self.events = events
         PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
         try:
-            self.decode(<const uint8_t *> view.buf, view.len)
+            while at < view.len:
+                at += self.decode(<const uint8_t *> view.buf + at, view.len - at)
+                self.held = self.tired = False
+                self.inflated = 0
+        except BaseException:
+            # Memory is out: where the next frame begins is not known any more.
+            self.stopped = True
+            self._drop()
+            raise
         finally:
             PyBuffer_Release(&view)
             self.events = None
@@ -470,7 +481,10 @@ cdef class Decoder:
             return data + size
         self._begin_payload()
         if self.remaining == 0:
-            self._end_frame()
+            if self.compressed and self.fin and not self.opcode & 8:
+                self._append(self._inflate(NULL, 0, True))
+            if not self.stopped:
+                self._end_frame()
         return data
 
     @cython.final
@@ -574,7 +588,7 @@ cdef class Decoder:
             )
             self.control_filled += <uint8_t> length
         elif self.compressed:
-            self._append(self._inflate(data, length, False))
+            self._append(self._inflate(data, length, self.fin and <uint64_t> length == self.remaining))
         elif self.decoding():
             self._masked_text(data, length)
         else:
@@ -669,8 +683,9 @@ cdef class Decoder:
         fastws_utf8_scan(data, length, &count, &greatest)
         kind = 1 if greatest < 0xC4 else 2 if greatest < 0xF0 else 4
         if kind > self.kind:
-            # What the frame still brings is expected to be like this; should it not be, the target grows.
-            more = min(self.remaining, <uint64_t> EAGER) * count // <uint64_t> length
+            # What the frame still brings is expected to be like this; should it not be, the target grows. Of a
+            # compressed frame nobody knows.
+            more = 0 if self.compressed else min(self.remaining, <uint64_t> EAGER) * count // <uint64_t> length
             self._widen(kind, <uint64_t> self.filled + count + more + (more >> 6))
         self._reserve(<uint64_t> self.filled + count)
         if self.kind == 1:
@@ -695,14 +710,9 @@ cdef class Decoder:
             Py_XDECREF(self.control)
             self.control = NULL
             return self._control_frame(payload)
-        if self.fin:
-            if self.compressed:
-                self._append(self._inflate(NULL, 0, True))
-                if self.stopped:
-                    return 0
-            if self.tail_length:
-                self._fail(1007, _messages.invalid_text())
-                return 0
+        if self.fin and self.tail_length:
+            self._fail(1007, _messages.invalid_text())
+            return 0
         if self.streaming and not (self.fin and self.opcode):
             return self._end_fragment(self.fin)
         if not self.fin:
@@ -731,13 +741,13 @@ cdef class Decoder:
     @cython.final
     cdef bytes _inflate(self, const uint8_t *data, Py_ssize_t length, bint last):
         """What ``length`` bytes of a compressed message (the ``last`` ones) inflate to; ``None`` if they are refused."""
-        cdef bytes masked = PyBytes_FromStringAndSize(NULL, length)
-        cdef bytes inflated
-        cdef object room = None
+        cdef bytes masked, inflated
+        cdef uint64_t room = min(self.max_size, <uint64_t> PY_SSIZE_T_MAX) - self.size
+        if self.discarding:
+            return b""
+        masked = PyBytes_FromStringAndSize(NULL, length)
         if length:
             mask_or_copy(<uint8_t *> PyBytes_AS_STRING(masked), data, length, self.key, not self.client)
-        if self.max_size <= <uint64_t> PY_SSIZE_T_MAX // 2:
-            room = self.max_size - self.size
         try:
             if last and self.inflater is None and not self.deflate.keeps_inflater:
                 inflated = self.deflate.inflate(masked, room)
@@ -751,6 +761,9 @@ cdef class Decoder:
         self.size += <uint64_t> len(inflated)
         if last and not self.deflate.keeps_inflater:
             self.inflater = None
+        self.inflated += <uint32_t> min(len(inflated) + MESSAGE_COST, INFLATED_AT_ONCE)
+        if self.inflated >= INFLATED_AT_ONCE:
+            self.tired = self.held = True
         return inflated
 
     @cython.final
@@ -839,6 +852,7 @@ cdef class Decoder:
                 return 0
             self.close_seen = True
             self.stopped = True
+            self._drop_message()
         return self.on_event(self.opcode, payload)
 
     @cython.final
@@ -880,6 +894,7 @@ cdef class Decoder:
             if self.message == OP_TEXT:
                 PyUnicode_Resize(&self.target, <Py_ssize_t> capacity)
             else:
+                self.capacity = 0     # a failure takes the bytes away
                 _PyBytes_Resize(&self.target, <Py_ssize_t> capacity)
         else:
             if self.message == OP_TEXT:
@@ -894,15 +909,14 @@ cdef class Decoder:
     @cython.final
     cdef int _widen(self, int kind, uint64_t capacity) except -1:
         """Go on in a str with ``kind`` bytes per code point: at most three times in a message."""
-        cdef PyObject *old = self.target
-        self.target = NULL
+        cdef object wider = PyUnicode_New(<Py_ssize_t> capacity, WIDEST[kind])
+        if self.filled:
+            PyUnicode_CopyCharacters(<PyObject *> wider, 0, <object> self.target, 0, self.filled)
+        Py_INCREF(wider)
+        Py_XDECREF(self.target)
+        self.target = <PyObject *> wider
+        self.capacity = <Py_ssize_t> capacity
         self.kind = <uint8_t> kind
-        try:
-            self._make_room(capacity)
-            if self.filled:
-                PyUnicode_CopyCharacters(self.target, 0, <object> old, 0, self.filled)
-        finally:
-            Py_XDECREF(old)
         return 0
 
     @cython.final

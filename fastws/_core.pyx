@@ -19,6 +19,7 @@ from libc.string cimport memcpy
 from fastws._carrier cimport Carrier
 from fastws._codec cimport (
     OP_BINARY,
+    OP_CLOSE,
     OP_PING,
     OP_PONG,
     OP_TEXT,
@@ -239,6 +240,7 @@ cdef class Core(Decoder):
             self.spill = self.spill[self.spill_at :] + PyBytes_FromStringAndSize(<char *> data, length)
             self.spill_at = 0
             return 0
+        self.inflated = 0
         used = self.decode(data, length)
         return self.after_read(data + used, length - used, None)
 
@@ -248,6 +250,8 @@ cdef class Core(Decoder):
         if self._state == CLOSED:
             return 0
         self.reactor.seen[self.slot] = self.reactor.now
+        if self.muted:
+            return 0
         self.direct_filled(length)
         return self.after_read(NULL, 0, None)
 
@@ -270,6 +274,8 @@ cdef class Core(Decoder):
                 self.after_flush()
             if self._state == CLOSED:
                 return 0
+            if self.tired and self._state == OPEN:
+                self.reactor.rest(self)
             if not self.may_go_on():
                 return self.keep(rest, length, source)
             self.held = False
@@ -298,7 +304,7 @@ cdef class Core(Decoder):
         """Whether readers, and the peer's reading, keep up with what comes in."""
         if self._state != OPEN:
             return True               # messages are dropped, and the close frame is waited for
-        if self.above:
+        if self.above or self.tired:
             return False
         return self.ring_count == 0 or <Py_ssize_t> self.ring_count < self.settings.max_queue
 
@@ -310,6 +316,7 @@ cdef class Core(Decoder):
         cdef Py_ssize_t length, used
         self.spill = None
         self.held = False
+        self.inflated = 0
         if data is not None and not self.muted:
             rest = <const uint8_t *> PyBytes_AS_STRING(data) + self.spill_at
             length = len(data) - self.spill_at
@@ -520,7 +527,7 @@ cdef class Core(Decoder):
         else:
             try:
                 PyObject_GetBuffer(message, &view, PyBUF_SIMPLE)
-            except (TypeError, BufferError):
+            except (TypeError, ValueError, BufferError):
                 return self._send_fragments(message, text)
             try:
                 self.write(0x80 | (OP_TEXT if text else OP_BINARY), <uint8_t *> view.buf, view.len, NULL)
@@ -621,8 +628,8 @@ cdef class Core(Decoder):
         if frame is None:
             frame = message.frame
         else:
-            # It is in the peer's window and not in ours: the next message begins a new one.
-            self.deflater = None
+            if self.deflater is not None:
+                self.deflater.forget()
         data = <uint8_t *> PyBytes_AS_STRING(frame)
         if self.client:
             header = header_of(data)
@@ -650,8 +657,8 @@ cdef class Core(Decoder):
         elif not isinstance(message, bytes):
             try:
                 data = memoryview(message).cast("B")
-            except TypeError:
-                return False          # send() says what is wrong with it
+            except (TypeError, ValueError, BufferError):
+                return False          # send() knows what to do with it
         if len(data) == 0 or (not compress and len(data) < <Py_ssize_t> deflate.threshold):
             return False
         if not deflate.context:
@@ -659,10 +666,16 @@ cdef class Core(Decoder):
             if len(payload) >= len(data):
                 return False
         else:
-            # What the peer's decompressor remembers must stay what ours does: sent even if it is no shorter.
-            if self.deflater is None:
-                self.deflater = deflate.new_deflater()
-            payload = self.deflater.compress(data)
+            # What the peer's decompressor remembers must stay what ours does: sent even if it is no shorter, and
+            # should it not get into the queue, ours begins anew.
+            deflater = self.deflater
+            if deflater is None:
+                deflater = deflate.new_deflater()
+            self.deflater = None
+            payload = deflater.compress(data)
+            self.send_bytes(payload, 0x40 | opcode)
+            self.deflater = deflater
+            return True
         self.send_bytes(payload, 0x40 | opcode)
         return True
 
@@ -874,6 +887,8 @@ cdef class Core(Decoder):
 
     def _write_frame(self, int opcode, bytes payload not None, bint fin=True) -> None:
         """Queue a control frame or a fragment of a message."""
+        if opcode == OP_CLOSE:
+            self.discarding = True    # what still comes is dropped (RFC 6455 5.5.1)
         self.write(
             (0x80 if fin else 0) | opcode, <const uint8_t *> PyBytes_AS_STRING(payload), len(payload),
             <PyObject *> payload,

@@ -77,6 +77,11 @@ def message_too_big(size: int, limit: int) -> str:
     return f"message of at least {size} bytes exceeds the limit of {limit} bytes"
 
 
+def too_many_streams() -> str:
+    """Close code 1009: blocks with BFINAL set, each of which makes work."""
+    return "compressed message ends its deflate stream too often"
+
+
 # --- the payload
 
 

@@ -24,6 +24,7 @@ cdef class Reactor:
     cdef object sweep_handle
     cdef list dirty
     cdef list awake
+    cdef list resting                 # connections that go on in the next turn of the loop
     cdef list owners                  # by slot: what keeps a connection alive, where the collector sees it
     cdef bint scheduled
     cdef bint ticking
@@ -50,6 +51,7 @@ cdef class Reactor:
     cdef Outbox *take_box(self) except NULL
     cdef void give_box(self, Outbox *box) noexcept
     cdef int touch(self, Core core) except -1
+    cdef int rest(self, Core core) except -1
     cdef int schedule(self) except -1
     cdef int drain_awake(self) except -1
     cdef int flush(self) except -1

@@ -55,6 +55,7 @@ cdef class Reactor:
         self.shared = {}
         self.dirty = []
         self.awake = []
+        self.resting = []
         self.owners = []
         self.keys = b""
         self.granularity = 1.0
@@ -168,21 +169,33 @@ cdef class Reactor:
     cdef int touch(self, Core core) except -1:
         """Flush ``core`` (and let it go on reading, if it was held) at the end of this tick."""
         if not core.dirty:
-            core.dirty = True
             self.dirty.append(core)
+            core.dirty = True
             self.schedule()
+        return 0
+
+    @cython.final
+    cdef int rest(self, Core core) except -1:
+        """``core`` has had enough of this turn of the loop: it reads on in the next."""
+        self.resting.append(core)
         return 0
 
     @cython.final
     cdef int schedule(self) except -1:
         if not self.ticking and not self.scheduled:
-            self.scheduled = True
             self.run_handle = self.call_soon(self._run, context=self.context)
+            self.scheduled = True
         return 0
 
     def _run(self):
+        cdef list rested = self.resting
+        cdef Core core
         self.scheduled = False
         self.begin_tick()
+        self.resting = []
+        for core in rested:
+            core.tired = False
+            self.touch(core)
         self.end_tick()
 
     @cython.final
@@ -206,7 +219,7 @@ cdef class Reactor:
     cdef int stop_ticking(self) except -1:
         """What is left over, by an exception or by the slice being full, comes in the next tick."""
         self.ticking = False
-        if self.dirty or self.awake:
+        if self.dirty or self.awake or self.resting:
             self.schedule()
         return 0
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import functools
 import importlib
 import re
+import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -43,9 +44,13 @@ _MAX_BITS: Final = 15
 # messages as they are.
 _MIN_BITS: Final = 9
 
-# Streams that may end inside one message, by blocks with BFINAL set (RFC 7692 7.2.3.4). There is
-# never a reason for more than one.
-_MAX_STREAMS: Final = 4
+# A block with BFINAL set ends the stream, and what follows is another (RFC 7692 7.2.3.4). A sender
+# may do that with each of its blocks, but each costs us a new stream: allowed are some, and one
+# more for every so many bytes of the message.
+_FREE_STREAMS: Final = 16
+_BYTES_PER_STREAM: Final = 64
+# Bytes looked at in a message of several streams: what one leaves is copied each time.
+_SLICE: Final = 4096
 
 _PACKAGES: Final = {"isal": "isal.isal_zlib", "zlib-ng": "zlib_ng.zlib_ng", "zlib": "zlib"}
 
@@ -73,19 +78,39 @@ class Deflater:
     With ``context`` each may refer to those before it, so that it serves one connection only.
     """
 
-    __slots__ = ("_compress", "_end", "_flush", "key")
+    __slots__ = ("_begin", "_compress", "_end", "_flush", "_stale", "key")
 
     def __init__(self, key: DeflaterKey, *, context: bool) -> None:
         self.key = key
-        stream = _package(key.package).compressobj(key.level, 8, -key.window_bits, key.memory_level)
+        self._begin = functools.partial(
+            _package(key.package).compressobj, key.level, 8, -key.window_bits, key.memory_level
+        )
+        self._end = _SYNC_FLUSH if context else _FULL_FLUSH
+        self._start()
+
+    def _start(self) -> None:
+        stream = self._begin()
         self._compress = stream.compress
         self._flush = stream.flush
-        self._end = _SYNC_FLUSH if context else _FULL_FLUSH
+        self._stale = False
 
     def compress(self, data: Buffer) -> bytes:
         """The payload of a message (RFC 7692 7.2.1)."""
-        payload: bytes = self._compress(data) + self._flush(self._end)
+        try:
+            if self._stale:
+                self._flush(_FULL_FLUSH)
+                self._stale = False
+            payload: bytes = self._compress(data) + self._flush(self._end)
+        except BaseException:
+            # Memory is out, or a signal's handler raised: nothing of this message may be left in
+            # the stream, to come out with the next one, which may be another client's.
+            self._start()
+            raise
         return payload[:-4]
+
+    def forget(self) -> None:
+        """The next message refers to none before it: the peer's window has moved on without us."""
+        self._stale = True
 
 
 class DeflaterKey(NamedTuple):
@@ -98,19 +123,24 @@ class DeflaterKey(NamedTuple):
 
 
 class Inflater:
-    """Decompresses the messages of one connection, as they come."""
+    """Decompresses the messages of one connection, as they come.
 
-    __slots__ = ("_bits", "_kept", "_package", "_stream", "_streams", "_unused")
+    A stream that the peer ends within its messages (by BFINAL) takes the window with it: what
+    refers back to before that is not understood.
+    """
+
+    __slots__ = ("_bits", "_kept", "_package", "_size", "_stream", "_streams", "_unused")
 
     def __init__(self, package: Any, window_bits: int, *, context: bool) -> None:
         self._package = package
         self._bits = -window_bits
         self._kept = context
         self._streams = 0  # ended in the message under way
+        self._size = 0  # bytes that have come out of it
         self._unused = True  # nothing of the message under way has come
         self._stream = self._package.decompressobj(self._bits)
 
-    def inflate(self, data: bytes, room: int | None, last: bool) -> bytes:
+    def inflate(self, data: bytes, room: int, last: bool) -> bytes:
         """The next bytes of a message, or its ``last`` ones.
 
         ``room`` is how many it may still have. ``ProtocolError`` with 1009 as soon as it has more,
@@ -130,29 +160,42 @@ class Inflater:
             try:
                 stream.decompress(_FINAL)
             except self._package.error:
-                raise ProtocolError(1007, _messages.invalid_deflate()) from None
+                raise _invalid() from None
         if not stream.eof or stream.unused_data:
-            raise ProtocolError(1007, _messages.invalid_deflate())
-        self._streams = 0
+            raise _invalid()
+        self._streams = self._size = 0
         return out
 
-    def _run(self, data: bytes, room: int | None) -> bytes:
-        out: bytes = b""
-        while True:
+    def _run(self, data: bytes, room: int) -> bytes:
+        pieces = []
+        at = 0
+        while at < len(data):
+            part = data[at : at + _SLICE] if self._streams else data
             try:
-                # One byte more than allowed shows that it is too much. 0 would mean no limit.
-                out += self._stream.decompress(data, 0 if room is None else room - len(out) + 1)
+                piece = self._stream.decompress(part, _max_length(room))
             except self._package.error:
-                raise ProtocolError(1007, _messages.invalid_deflate()) from None
-            if room is not None and len(out) > room:
+                raise _invalid() from None
+            room -= len(piece)
+            if room < 0:
                 raise ProtocolError(1009, _messages.inflated_too_big())
-            data = self._stream.unused_data
-            if not data:
-                return out
-            self._streams += 1
-            if self._streams == _MAX_STREAMS:
-                raise ProtocolError(1007, _messages.invalid_deflate())
-            self._stream = self._package.decompressobj(self._bits)
+            self._size += len(piece)
+            pieces.append(piece)
+            at += len(part) - len(self._stream.unused_data)
+            if self._stream.eof and at < len(data):
+                self._streams += 1
+                if self._streams > _FREE_STREAMS + self._size // _BYTES_PER_STREAM:
+                    raise ProtocolError(1009, _messages.too_many_streams())
+                self._stream = self._package.decompressobj(self._bits)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+def _max_length(room: int) -> int:
+    """One byte more than allowed shows that it is too much. 0, which is no limit, if nothing is."""
+    return room + 1 if room < sys.maxsize else 0
+
+
+def _invalid() -> ProtocolError:
+    return ProtocolError(1007, _messages.invalid_deflate())
 
 
 # --- negotiation
@@ -250,13 +293,13 @@ class Agreement:
         """A decompressor for one connection, or for one of its messages."""
         return Inflater(self._inflating, self._bits, context=self.keeps_inflater)
 
-    def inflate(self, data: bytes, room: int | None) -> bytes:
+    def inflate(self, data: bytes, room: int) -> bytes:
         """A whole message that refers to none before it: as a new inflater does, but faster."""
         package = self._inflating
         stream = package.decompressobj(-self._bits)
         try:
-            out: bytes = stream.decompress(data + _END, 0 if room is None else room + 1)
-            if stream.eof and not stream.unused_data and (room is None or len(out) <= room):
+            out: bytes = stream.decompress(data + _END, _max_length(room))
+            if stream.eof and not stream.unused_data and len(out) <= room:
                 return out
         except package.error:
             pass

@@ -42,6 +42,7 @@ SelectSubprotocol = Callable[[ServerConnection, Sequence[str]], "str | None"]
 
 # Browsers and libraries offer extensions in a handful of ways; who offers another finds no place.
 _MAX_AGREEMENTS: Final = 64
+_MAX_OFFERS: Final = 256  # bytes
 
 # asyncio's 100 overflows in a burst of clients: lost SYNs come again after a second.
 BACKLOG: Final = 4096
@@ -282,10 +283,10 @@ class Server:
             ws._write_bytes(switching(head.key, lines))
         elif not self._custom_response(ws, head, lines):
             return
+        if agreed is not None and self._still_agreed(ws, agreed[0]):
+            ws._use_deflate(agreed[1])
         if ws._state != State.CONNECTING:
             return  # dropped by a function of the user's
-        if agreed is not None and _still_agreed(ws):
-            ws._use_deflate(agreed[1])
         self._open(ws, head)
         if rest:
             ws._receive(rest)
@@ -301,9 +302,21 @@ class Server:
         if answer is not None:
             agreement = Agreement(deflate, answer, client=False, shared=self.reactor.shared)
             agreed = f"Sec-WebSocket-Extensions: {answer}\r\n".encode(), agreement
-        if len(self._agreements) < _MAX_AGREEMENTS:
+        if len(self._agreements) < _MAX_AGREEMENTS and len(offers) <= _MAX_OFFERS:
             self._agreements[offers] = agreed
         return agreed
+
+    def _still_agreed(self, ws: ServerConnection, line: bytes) -> bool:
+        """Whether ``process_response`` has left the answer about extensions as it was."""
+        if ws.response is None:
+            return True
+        left = ws.response.headers.get_all("Sec-WebSocket-Extensions")
+        if [f"Sec-WebSocket-Extensions: {value}\r\n".encode() for value in left] == [line]:
+            return True
+        if left:
+            self.logger.error("process_response must not change Sec-WebSocket-Extensions")
+            ws._lose()
+        return False
 
     def _custom_response(self, ws: ServerConnection, head: Head, lines: bytes) -> bool:
         """Let ``process_response`` see, change or replace the 101 response; whether it is still
@@ -447,11 +460,6 @@ class Server:
 
 def _header_lines(server_header: str | None) -> bytes:
     return b"" if server_header is None else f"Server: {server_header}\r\n".encode("latin-1")
-
-
-def _still_agreed(ws: ServerConnection) -> bool:
-    """Whether ``process_response`` has left the answer about extensions in."""
-    return ws.response is None or "Sec-WebSocket-Extensions" in ws.response.headers
 
 
 def _fields(lines: Iterable[str]) -> list[tuple[str, str]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import codecs
 import struct
+import sys
 from typing import TYPE_CHECKING, AnyStr, Final, Generic, TypeAlias, cast
 
 from .. import _messages
@@ -162,6 +163,9 @@ class Utf8Validator:
 # --- messages that do not come at once
 
 _JOIN_PIECES: Final = 256
+
+# What a compressed message costs besides its own bytes, in bytes inflated.
+_MESSAGE_COST: Final = 512
 
 
 class _Pieces(Generic[AnyStr]):
@@ -339,6 +343,8 @@ class Decoder:
     Attributes:
         error: what the peer did wrong; its ``code`` is the close code to send: 1002, 1007 or 1009.
         closed: whether a well-formed close frame has come.
+        inflated: bytes inflated since somebody set it to 0.
+        discarding: messages are not wanted any more, and nothing is inflated.
         streaming: fragments leave as they come, as ``(0, Fragment)``, not the message they make.
         partly_taken: this has happened to the message under way.
     """
@@ -363,7 +369,9 @@ class Decoder:
         "_stopped",
         "_wholes",
         "closed",
+        "discarding",
         "error",
+        "inflated",
         "partly_taken",
         "streaming",
     )
@@ -400,6 +408,8 @@ class Decoder:
         self._compressed = False
         self._deflate = deflate
         self._inflater: Inflater | None = None  # while one is needed
+        self.inflated = 0
+        self.discarding = False
         self._body: _Text | _Binary | None = None
 
     def use_deflate(self, deflate: Agreement) -> None:
@@ -428,6 +438,9 @@ class Decoder:
             error.__context__ = None
             self.error = error.with_traceback(None)
             self._stop()
+        except BaseException:
+            self._stop()  # memory is out: where the next frame begins is not known any more
+            raise
         return events
 
     def _decode(self, data: bytes, events: list[Event]) -> None:
@@ -565,13 +578,18 @@ class Decoder:
 
     def _inflate(self, data: bytes, last: bool) -> bytes:
         assert self._deflate is not None
-        room = None if self._max_size is None else self._max_size - self._size
+        if self.discarding:
+            return b""
+        room = (sys.maxsize if self._max_size is None else self._max_size) - self._size
         if last and self._inflater is None and not self._deflate.keeps_inflater:
-            return self._deflate.inflate(data, room)
+            inflated = self._deflate.inflate(data, room)
+            self.inflated += len(inflated) + _MESSAGE_COST
+            return inflated
         if self._inflater is None:
             self._inflater = self._deflate.new_inflater()
         inflated = self._inflater.inflate(data, room, last)
         self._size += len(inflated)
+        self.inflated += len(inflated) + _MESSAGE_COST
         if last and not self._deflate.keeps_inflater:
             self._inflater = None
         return inflated

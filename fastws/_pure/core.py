@@ -66,6 +66,8 @@ _NO_SLOT: Final = 0xFFFFFFFF
 _NO_LIMIT: Final = sys.maxsize
 
 _FLUSHES_PER_TICK: Final = 512  # outboxes flushed before the loop gets its turn again
+_SLICE: Final = 4096  # bytes decoded at a time where messages may be compressed
+_INFLATED_AT_ONCE: Final = 1 << 20  # bytes, before others get their turn
 _SEGMENT_COST: Final = 64  # bytes that a queued frame costs besides its own, for max_backlog
 
 # The payload of keepalive pings, told from those that the user sends.
@@ -276,14 +278,14 @@ class Reactor:
     def _touch(self, core: Core) -> None:
         """Flush ``core`` (and let it go on reading, if it was held) at the end of this tick."""
         if not core._dirty:
-            core._dirty = True
             self._dirty.append(core)
+            core._dirty = True
             self._schedule()
 
     def _schedule(self) -> None:
         if not self._ticking and not self._scheduled:
-            self._scheduled = True
             self.loop.call_soon(self._run, context=self.context)
+            self._scheduled = True
 
     def _run(self) -> None:
         self._scheduled = False
@@ -505,6 +507,8 @@ class Core:
     _messages: deque[str | bytes | Fragment]  # not received yet
     _waiter: asyncio.Future[None] | None  # in recv()
     _spill: list[tuple[int, Any]]  # decoded but not taken yet, while held; the oldest is last
+    _unread: bytes  # read but not decoded yet, behind that
+    _tired: bool  # enough was inflated in this turn of the loop
     _reading: bool  # the carrier reads
     _held: bool  # readers, or the peer's reading, do not keep up
     _end_of_file: bool  # the peer has sent FIN
@@ -543,6 +547,8 @@ class Core:
         self._messages = deque()
         self._waiter = None
         self._spill = []
+        self._unread = b""
+        self._tired = False
         self._reading = True
         self._held = False
         self._end_of_file = False
@@ -600,14 +606,42 @@ class Core:
         if self._state == _CONNECTING:
             self._on_bytes(bytes(data))
             return
-        events = self._decoder.feed(data)
-        events.reverse()
-        self._spill[:0] = events
-        if not self._held:
+        if self._held:
+            self._unread += bytes(data)  # the transport had more, in spite of being paused
+        else:
+            self._decode(bytes(data))
+
+    def _decode(self, data: bytes) -> None:
+        """Decode and take; in slices where a slice can inflate to a thousand times its size."""
+        step = len(data) if self._deflate is None else _SLICE
+        at = 0
+        while at < len(data) and not self.muted:
+            events = self._decoder.feed(data[at : at + step])
+            events.reverse()
+            self._spill[:0] = events
+            at += step
+            if self._decoder.inflated > _INFLATED_AT_ONCE and self._state == _OPEN:
+                self._rest()
             self._take_events()
+            if self._held:
+                self._unread = data[at:]
+                return
+
+    def _rest(self) -> None:
+        """Enough was inflated for this turn of the loop: go on in the next."""
+        self._decoder.inflated = 0
+        self._tired = self._held = True
+        self.reactor.loop.call_soon(self._rested)
+
+    def _rested(self) -> None:
+        self._tired = False
+        if self._state != _CLOSED:
+            self.reactor._touch(self)
 
     def _take_events(self) -> None:
         """Take what was decoded while readers keep up; else stop reading."""
+        if self._held and not self._spill:
+            self._catch_up()
         while self._spill:
             self._on_event(*self._spill.pop())
             if self._held and not self._catch_up():
@@ -640,12 +674,17 @@ class Core:
         """Whether readers, and the peer's reading, keep up with what comes in."""
         if self._state != _OPEN:
             return True  # messages are dropped, and the close frame is waited for
-        return not self._above and len(self._messages) < self.settings.max_queue
+        return (
+            not self._above and not self._tired and len(self._messages) < self.settings.max_queue
+        )
 
     def _resume(self) -> None:
         """Readers have caught up: take what was kept, then read on."""
         self._held = False
         self._take_events()
+        if not self._held:
+            unread, self._unread = self._unread, b""
+            self._decode(unread)
         if not self._held and not self._end_of_file and self._state != _CLOSED:
             self._reading = True
             self.carrier._hold_reading(False)
@@ -833,8 +872,8 @@ class Core:
         if agreed is not None and agreed.deflater is not None:
             payload = message._payload_for(agreed.deflater)
             if payload is not None:
-                # It is in the peer's window and not in ours: the next message begins a new one.
-                self._deflater = None
+                if self._deflater is not None:
+                    self._deflater.forget()
                 self._write_frame(message.opcode, payload, rsv1=True)
                 return
         if self.settings.client:
@@ -857,9 +896,10 @@ class Core:
         elif agreed.context:
             # What the peer's decompressor remembers must stay what ours does: sent even if it is
             # no shorter.
-            if self._deflater is None:
-                self._deflater = agreed.new_deflater()
-            self._write_frame(opcode, self._deflater.compress(payload), rsv1=True)
+            # Should it not get into the queue, ours begins anew.
+            deflater, self._deflater = self._deflater or agreed.new_deflater(), None
+            self._write_frame(opcode, deflater.compress(payload), rsv1=True)
+            self._deflater = deflater
         else:
             compressed = agreed.deflater.compress(payload)
             if len(compressed) < len(payload):
@@ -1023,6 +1063,8 @@ class Core:
         """Queue a frame; ``rsv1``: of a compressed message."""
         if self._overflowed and opcode < _CLOSE:
             return
+        if opcode == _CLOSE:
+            self._decoder.discarding = True  # what still comes is dropped (RFC 6455 5.5.1)
         # A mask key comes from the system's source of randomness (RFC 6455 5.3, 10.3).
         key = os.urandom(4) if self.settings.client else None
         self._write_bytes(encode_frame(opcode, payload, fin=fin, rsv1=rsv1, mask_key=key))
@@ -1038,6 +1080,7 @@ class Core:
         """Ignore what comes in from now on."""
         self.muted = True
         self._spill.clear()
+        self._unread = b""
         if not self._reading and not self._end_of_file and self._state != _CLOSED:
             self._reading = True
             self.carrier._hold_reading(False)

@@ -7,6 +7,7 @@ import contextlib
 import gc
 import json
 import random
+import sys
 import tracemalloc
 import zlib
 from collections.abc import Callable
@@ -381,7 +382,6 @@ def test_the_examples_of_rfc_7692_are_read(package: str, context: bool) -> None:
         squeeze(b"Hello, Hello, Hello!")[:-3],  # ends inside a block
         b"\x00\x05\x00\xfa\xffHel",  # ends inside a stored block
         b"\xf3\x48\xcd\xc9\xc9\x07\x00",  # BFINAL, and nothing to begin the next block
-        b"\x03\x00" * 10 + b"\x00",  # stream after stream
     ],
 )
 def test_what_is_no_stream_is_refused(package: str, context: bool, payload: bytes) -> None:
@@ -389,6 +389,52 @@ def test_what_is_no_stream_is_refused(package: str, context: bool, payload: byte
     with pytest.raises(ProtocolError) as caught:
         inflater.inflate(payload, LIMIT, True)
     assert caught.value.code == 1007
+
+
+def finished(*parts: bytes) -> bytes:
+    """A message each part of which ends its stream, which RFC 7692 7.2.3.4 allows."""
+    payload = b""
+    for part in parts:
+        stream = zlib.compressobj(wbits=-15)
+        payload += stream.compress(part) + stream.flush()
+    return payload + b"\x00"
+
+
+@pytest.mark.parametrize("context", [True, False], ids=["takeover", "alone"])
+def test_a_message_may_be_of_many_streams_but_not_of_nothing_else(
+    package: str, context: bool
+) -> None:
+    new = agree(alone=not context, package=package).new_inflater
+    parts = [f"{number} {'x' * 70}".encode() for number in range(1000)]
+    assert new().inflate(finished(*parts), LIMIT, True) == b"".join(parts)
+    with pytest.raises(ProtocolError) as caught:
+        new().inflate(b"\x03\x00" * 100_000, LIMIT, True)
+    assert caught.value.code == 1009
+
+
+def test_a_message_that_failed_leaves_nothing_in_the_stream_that_others_share(
+    package: str,
+) -> None:
+    deflater = Deflater(Deflate(package=package).deflater_key(15), context=False)
+
+    class Interrupted(BaseException):
+        pass
+
+    def interrupt(mode: int) -> bytes:
+        raise Interrupted
+
+    deflater._flush = interrupt
+    with pytest.raises(Interrupted):
+        deflater.compress(b"a secret of somebody else")
+    assert expand(deflater.compress(b"mine")) == b"mine"
+
+
+def test_a_deflater_can_forget_what_it_has_seen(package: str) -> None:
+    deflater = Deflater(Deflate(package=package).deflater_key(15), context=True)
+    for document in documents(10, 800):
+        deflater.compress(document)
+        deflater.forget()
+        assert expand(deflater.compress(document)) == document
 
 
 @pytest.mark.parametrize("context", [True, False], ids=["takeover", "alone"])
@@ -402,7 +448,7 @@ def test_a_message_may_have_all_of_its_room_and_not_a_byte_more(
         with pytest.raises(ProtocolError) as caught:
             agreement.new_inflater().inflate(payload, room, True)
         assert caught.value.code == 1009
-    assert len(agreement.new_inflater().inflate(payload, None, True)) == 5000
+    assert len(agreement.new_inflater().inflate(payload, sys.maxsize, True)) == 5000
 
 
 # --- the decoder
@@ -790,6 +836,112 @@ async def test_a_bomb_closes_the_connection_with_1009_and_hurts_nobody_else(carr
         await other.text("still there")
         assert await other.message() == "still there"
         assert (await bomber.close_frame())[0] == 1009
+
+
+async def test_without_a_limit_on_messages_they_are_inflated_too(carrier: str) -> None:
+    for limit in (None, sys.maxsize, 2**63 - 1, 2**31):
+        async with (
+            serve(Echo, carrier, max_size=limit) as server,
+            await Peer.open(server, headers=[OFFER]) as peer,
+        ):
+            await peer.send(frame(TEXT, squeeze(b"a" * 1000), reserved=RSV1))
+            assert expand(await read_compressed(peer)) == b"a" * 1000
+
+
+async def test_a_client_whose_messages_inflate_to_much_lets_others_have_their_turn(
+    carrier: str,
+) -> None:
+    received = 0
+
+    class Counting(fastws.Listener):
+        def on_message(self, ws: fastws.Connection, message: str | bytes) -> None:
+            nonlocal received
+            received += 1
+
+    turns_with_many = 0
+    bomb = frame(BINARY, squeeze(bytes(2**20)), reserved=RSV1)
+    async with (
+        serve(Counting, carrier) as server,
+        await Peer.open(server, headers=[OFFER]) as peer,
+    ):
+        await peer.send(bomb * 60)
+        while received < 60:
+            before = received
+            await asyncio.sleep(0)
+            turns_with_many += received - before > 8
+    assert turns_with_many == 0
+
+
+@pytest.mark.parametrize("alone", [True, False], ids=["alone", "takeover"])
+async def test_what_comes_after_we_have_closed_is_not_inflated(
+    carrier: str, alone: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = Held()
+    deflate = Deflate(client_no_context_takeover=alone)
+    async with (
+        serve(held, carrier, compression=deflate) as server,
+        await Peer.open(server, headers=[OFFER]) as peer,
+    ):
+        ws = await held.connection()
+        ws.close()
+        assert (await peer.close_frame())[0] == 1000
+
+        def refuse(*arguments: Any) -> bytes:
+            raise AssertionError("inflated for nobody")
+
+        monkeypatch.setattr(Inflater, "inflate", refuse)
+        monkeypatch.setattr(Agreement, "inflate", refuse)
+        message = squeeze(b"a" * 1000)
+        await peer.send(frame(TEXT, message, reserved=RSV1))
+        await peer.send(frame(TEXT, message[:5], reserved=RSV1, fin=False))
+        await peer.send(frame(CONT, message[5:]))
+        await peer.say_close(1000)
+        assert await peer.ended() == "fin"
+        await ws.wait_closed()
+        assert ws.close_code == 1000
+
+
+async def test_after_a_message_that_could_not_be_queued_the_next_one_is_understood(
+    carrier: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = Held()
+    deflate = Deflate(server_no_context_takeover=False)
+    compress = Deflater.compress
+
+    def failing(self: Deflater, data: bytes) -> bytes:
+        compress(self, data)
+        raise MemoryError
+
+    async with (
+        serve(held, carrier, compression=deflate) as server,
+        await Peer.open(server, headers=[OFFER]) as peer,
+    ):
+        ws = await held.connection()
+        ws.send("a" * 300)
+        stream = zlib.decompressobj(wbits=-15)
+        assert expand(await read_compressed(peer), stream=stream) == b"a" * 300
+        with monkeypatch.context() as patch:
+            patch.setattr(Deflater, "compress", failing)
+            with pytest.raises(MemoryError):
+                ws.send("b" * 300)
+        ws.send("b" * 300)
+        assert expand(await read_compressed(peer), stream=stream) == b"b" * 300
+
+
+async def test_process_response_must_not_change_the_answer_about_extensions(
+    carrier: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    def change(ws: Any, request: Any, response: fastws.Response) -> None:
+        del response.headers["Sec-WebSocket-Extensions"]
+        response.headers["Sec-WebSocket-Extensions"] = "permessage-deflate"
+
+    async with (
+        serve(Echo, carrier, process_response=change) as server,
+        await Peer.connect(server) as peer,
+    ):
+        await peer.send(head([OFFER]))
+        assert await peer.drain() == 0
+    assert "must not change" in caplog.text
 
 
 async def test_a_closed_connection_keeps_no_stream(carrier: str) -> None:
