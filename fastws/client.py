@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 import os
 import socket
@@ -156,7 +157,7 @@ class connect:
         self.logger = logger or logging.getLogger("fastws.client")
         self._settings.endpoint = ClientEndpoint(self.logger, _new_listener(listener))
         self._headers = Headers(additional_headers or ())
-        self._handshake = {
+        self._handshake: dict[str, Any] = {
             "origin": origin,
             "subprotocols": list(subprotocols or ()),
             "user_agent": user_agent_header,
@@ -179,7 +180,7 @@ class connect:
         self._proxy_ssl = proxy_ssl
         self._proxy_server_hostname = proxy_server_hostname
         self._local_addr = local_addr
-        self._dialing = {
+        self._dialing: dict[str, Any] = {
             "family": family,
             "local_addr": local_addr,
             "attempt_delay": happy_eyeballs_delay,
@@ -281,7 +282,7 @@ class connect:
             )
 
     async def _open(self, uri: WebSocketURI, headers: Headers) -> ClientConnection:
-        handshake = ClientHandshake(uri, headers, **self._handshake)  # type: ignore[arg-type]
+        handshake = ClientHandshake(uri, headers, **self._handshake)
         poller = self._poller(uri)
         ws = await self._carry(await self._dial(uri), uri, poller)
         try:
@@ -296,22 +297,24 @@ class connect:
     async def _dial(self, uri: WebSocketURI) -> socket.socket | asyncio.Transport:
         """A way to the server: a socket, or a transport that goes through an https proxy."""
         if self._sock is not None:
+            if self._sock.fileno() < 0:
+                raise ValueError("the socket is used up: it was closed with its connection")
             self._sock.setblocking(False)
             return self._sock
         if self._path is not None:
             return await dial_unix(self._path)
-        url = get_proxy(uri) if self._proxy is True else self._proxy
+        where = dataclasses.replace(uri, host=self._host or uri.host, port=self._port or uri.port)
+        url = get_proxy(where) if self._proxy is True else self._proxy
         if url is None:
-            host, port = self._host or uri.host, self._port or uri.port
-            return await dial(host, port, **self._dialing)  # type: ignore[arg-type]
+            return await dial(where.host, where.port, **self._dialing)
         proxy = parse_proxy(url)
         if proxy.scheme.startswith("socks"):
-            return await open_socks(proxy, uri, self._local_addr)
+            return await open_socks(proxy, where, self._local_addr)
         if proxy.scheme == "http":
-            return await open_tunnel(proxy, uri, self._user_agent, **self._dialing)
+            return await open_tunnel(proxy, where, self._user_agent, **self._dialing)
         return await open_tunnel_in_tls(
             proxy,
-            uri,
+            where,
             self._user_agent,
             ssl=_context(self._proxy_ssl),
             server_hostname=self._proxy_server_hostname,
@@ -346,6 +349,10 @@ class connect:
             else:
                 way.abort()
             raise
+        if protocol.error is not None:
+            assert protocol.carrier is not None
+            protocol.carrier.transport.abort()
+            raise protocol.error
         assert isinstance(protocol.connection, ClientConnection)
         return protocol.connection
 
@@ -409,9 +416,7 @@ def _new_listener(listener: Any) -> Callable[[], Any] | None:
     return new
 
 
-def unix_connect(
-    path: str | os.PathLike[str], uri: str | None = None, **options: Any
-) -> connect:
+def unix_connect(path: str | os.PathLike[str], uri: str | None = None, **options: Any) -> connect:
     """``connect`` over the Unix socket at ``path``.
 
     ``uri`` is for the handshake: ``ws://localhost/`` by default, or ``wss://localhost/`` with

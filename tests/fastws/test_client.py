@@ -355,8 +355,20 @@ async def test_a_socket_may_be_given(carrier: str) -> None:
             await ws.send("by my socket")
             assert await ws.recv() == "by my socket"
         assert sock.fileno() == -1
+        with pytest.raises(ValueError, match="used up"):
+            await connect("ws://whatever/", carrier, sock=sock)
         with pytest.raises(ValueError, match="not both"):
             connect("ws://whatever/", carrier, sock=sock, port=1)
+
+
+async def test_more_connections_than_the_reactor_was_made_for(
+    carrier: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fastws._loop._descriptor_limit", lambda: 2)
+    async with serve(echo, carrier) as server, connect(url(server), carrier):  # both ends
+        with pytest.raises(OverflowError, match="2 connections"):
+            await connect(url(server), carrier)
+        await asyncio.sleep(0.05)  # until the server has refused it as well
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no Unix sockets")
