@@ -316,10 +316,15 @@ class connect:
             proxy,
             where,
             self._user_agent,
-            ssl=_context(self._proxy_ssl),
+            ssl=self._proxy_context(),
             server_hostname=self._proxy_server_hostname,
             **self._dialing,
         )
+
+    def _proxy_context(self) -> ssl_module.SSLContext:
+        if not isinstance(self._proxy_ssl, ssl_module.SSLContext):
+            self._proxy_ssl = ssl_module.create_default_context()
+        return self._proxy_ssl
 
     # --- the carrier
 
@@ -379,14 +384,20 @@ class connect:
             tls.setdefault("server_hostname", uri.host)
         if isinstance(way, socket.socket):
             if uri.secure:
-                tls["ssl"] = _context(self._ssl)
+                tls["ssl"] = self._context()
             await loop.create_connection(lambda: protocol, sock=way, **tls)
             return
         transport: Any = way
         transport.set_protocol(protocol)
         if uri.secure:
-            transport = await loop.start_tls(transport, protocol, _context(self._ssl), **tls)
+            transport = await loop.start_tls(transport, protocol, self._context(), **tls)
         protocol.connection_made(transport)
+
+    def _context(self) -> ssl_module.SSLContext:
+        # Made once: it takes longer than a connection does.
+        if not isinstance(self._ssl, ssl_module.SSLContext):
+            self._ssl = ssl_module.create_default_context()
+        return self._ssl
 
     def _new_connection(self, carrier: Carrier) -> ClientConnection:
         reactor = reactor_of(asyncio.get_running_loop())
@@ -399,21 +410,17 @@ def _no_reactor() -> RuntimeError:
     )
 
 
-def _context(ssl: SSL) -> ssl_module.SSLContext:
-    if isinstance(ssl, ssl_module.SSLContext):
-        return ssl
-    return ssl_module.create_default_context()
-
-
 def _new_listener(listener: Any) -> Callable[[], Any] | None:
-    if listener is None or (factory := listener_factory(listener)) is not None:
-        return None if listener is None else factory
-    if not callable(listener):
+    """What makes the listener of each connection; ``None`` without one."""
+    if listener is None:
+        return None
+    new = listener_factory(listener) or listener
+    if not callable(new):
         raise TypeError(
             f"listener must be a Listener or a factory of listeners, not {type(listener).__name__}"
         )
-    new: Callable[[], Any] = listener
-    return new
+    factory: Callable[[], Any] = new
+    return factory
 
 
 def unix_connect(path: str | os.PathLike[str], uri: str | None = None, **options: Any) -> connect:
