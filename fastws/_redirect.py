@@ -14,7 +14,8 @@ __all__ = ["MAX_REDIRECTS", "check_redirect", "redirect_target", "without_creden
 MAX_REDIRECTS: Final = 10
 
 _STATUSES: Final = frozenset((300, 301, 302, 303, 307, 308))
-_CREDENTIALS: Final = frozenset(("authorization", "cookie", "proxy-authorization"))
+# Headers that are for one origin: its credentials, and its name if the caller gave one.
+_OF_ONE_ORIGIN: Final = frozenset(("authorization", "cookie", "host", "proxy-authorization"))
 
 
 def redirect_target(uri: str, response: Response) -> str | None:
@@ -36,4 +37,4 @@ def check_redirect(old: WebSocketURI, new: WebSocketURI) -> None:
 
 def without_credentials(headers: Headers) -> Headers:
     """``headers`` as another origin may see them."""
-    return Headers(line for line in headers.raw_items() if line[0].lower() not in _CREDENTIALS)
+    return Headers(line for line in headers.raw_items() if line[0].lower() not in _OF_ONE_ORIGIN)

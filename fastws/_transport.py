@@ -16,7 +16,11 @@ __all__ = ["ConnectionProtocol", "HandOver", "ServerProtocol"]
 
 
 class ConnectionProtocol(asyncio.Protocol):
-    """Feeds one connection, which ``connect(carrier)`` makes; all protocol logic is above it."""
+    """Feeds one connection, which ``connect(carrier)`` makes; all protocol logic is above it.
+
+    ``error``: why there is none. The transport is then for the caller to abort; uvloop leaks the
+    descriptor of a socket that it was given when that is done in ``connection_made``.
+    """
 
     def __init__(
         self, settings: EndpointSettings, connect: Callable[[TransportCarrier], Connection]
@@ -24,6 +28,7 @@ class ConnectionProtocol(asyncio.Protocol):
         self.settings = settings
         self.connect = connect
         self.connection: Connection | None = None
+        self.error: OverflowError | None = None
         self.carrier: TransportCarrier | None = None
         self.secure = False
 
@@ -32,7 +37,10 @@ class ConnectionProtocol(asyncio.Protocol):
         high, low = self.settings.write_high, self.settings.write_low
         transport.set_write_buffer_limits(high, low)  # type: ignore[attr-defined]
         self.carrier = TransportCarrier(transport)
-        self.connection = self.connect(self.carrier)
+        try:
+            self.connection = self.connect(self.carrier)
+        except OverflowError as error:
+            self.error = error
 
     def data_received(self, data: bytes) -> None:
         if self.connection is not None:
@@ -66,10 +74,9 @@ class ServerProtocol(ConnectionProtocol):
         self.logger = server.logger
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        try:
-            super().connection_made(transport)
-        except OverflowError as error:
-            self.logger.error("connection refused: %s", error)
+        super().connection_made(transport)
+        if self.error is not None:
+            self.logger.error("connection refused: %s", self.error)
             transport.abort()  # type: ignore[attr-defined]
 
 

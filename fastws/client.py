@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 import os
 import socket
@@ -160,7 +161,7 @@ class connect:
         self.logger = logger or logging.getLogger("fastws.client")
         self._settings.endpoint = ClientEndpoint(self.logger, _new_listener(listener))
         self._headers = Headers(additional_headers or ())
-        self._handshake = {
+        self._handshake: dict[str, Any] = {
             "origin": origin,
             "subprotocols": list(subprotocols or ()),
             "user_agent": user_agent_header,
@@ -184,7 +185,7 @@ class connect:
         self._proxy_ssl = proxy_ssl
         self._proxy_server_hostname = proxy_server_hostname
         self._local_addr = local_addr
-        self._dialing = {
+        self._dialing: dict[str, Any] = {
             "family": family,
             "local_addr": local_addr,
             "attempt_delay": happy_eyeballs_delay,
@@ -286,7 +287,7 @@ class connect:
             )
 
     async def _open(self, uri: WebSocketURI, headers: Headers) -> ClientConnection:
-        handshake = ClientHandshake(uri, headers, **self._handshake)  # type: ignore[arg-type]
+        handshake = ClientHandshake(uri, headers, **self._handshake)
         poller = self._poller(uri)
         ws = await self._carry(await self._dial(uri), uri, poller)
         try:
@@ -301,27 +302,34 @@ class connect:
     async def _dial(self, uri: WebSocketURI) -> socket.socket | asyncio.Transport:
         """A way to the server: a socket, or a transport that goes through an https proxy."""
         if self._sock is not None:
+            if self._sock.fileno() < 0:
+                raise ValueError("the socket is used up: it was closed with its connection")
             self._sock.setblocking(False)
             return self._sock
         if self._path is not None:
             return await dial_unix(self._path)
-        url = get_proxy(uri) if self._proxy is True else self._proxy
+        where = dataclasses.replace(uri, host=self._host or uri.host, port=self._port or uri.port)
+        url = get_proxy(where) if self._proxy is True else self._proxy
         if url is None:
-            host, port = self._host or uri.host, self._port or uri.port
-            return await dial(host, port, **self._dialing)  # type: ignore[arg-type]
+            return await dial(where.host, where.port, **self._dialing)
         proxy = parse_proxy(url)
         if proxy.scheme.startswith("socks"):
-            return await open_socks(proxy, uri, self._local_addr)
+            return await open_socks(proxy, where, self._local_addr)
         if proxy.scheme == "http":
-            return await open_tunnel(proxy, uri, self._user_agent, **self._dialing)
+            return await open_tunnel(proxy, where, self._user_agent, **self._dialing)
         return await open_tunnel_in_tls(
             proxy,
-            uri,
+            where,
             self._user_agent,
-            ssl=_context(self._proxy_ssl),
+            ssl=self._proxy_context(),
             server_hostname=self._proxy_server_hostname,
             **self._dialing,
         )
+
+    def _proxy_context(self) -> ssl_module.SSLContext:
+        if not isinstance(self._proxy_ssl, ssl_module.SSLContext):
+            self._proxy_ssl = ssl_module.create_default_context()
+        return self._proxy_ssl
 
     # --- the carrier
 
@@ -351,6 +359,10 @@ class connect:
             else:
                 way.abort()
             raise
+        if protocol.error is not None:
+            assert protocol.carrier is not None
+            protocol.carrier.transport.abort()
+            raise protocol.error
         assert isinstance(protocol.connection, ClientConnection)
         return protocol.connection
 
@@ -377,14 +389,20 @@ class connect:
             tls.setdefault("server_hostname", uri.host)
         if isinstance(way, socket.socket):
             if uri.secure:
-                tls["ssl"] = _context(self._ssl)
+                tls["ssl"] = self._context()
             await loop.create_connection(lambda: protocol, sock=way, **tls)
             return
         transport: Any = way
         transport.set_protocol(protocol)
         if uri.secure:
-            transport = await loop.start_tls(transport, protocol, _context(self._ssl), **tls)
+            transport = await loop.start_tls(transport, protocol, self._context(), **tls)
         protocol.connection_made(transport)
+
+    def _context(self) -> ssl_module.SSLContext:
+        # Made once: it takes longer than a connection does.
+        if not isinstance(self._ssl, ssl_module.SSLContext):
+            self._ssl = ssl_module.create_default_context()
+        return self._ssl
 
     def _new_connection(self, carrier: Carrier) -> ClientConnection:
         reactor = reactor_of(asyncio.get_running_loop())
@@ -397,21 +415,17 @@ def _no_reactor() -> RuntimeError:
     )
 
 
-def _context(ssl: SSL) -> ssl_module.SSLContext:
-    if isinstance(ssl, ssl_module.SSLContext):
-        return ssl
-    return ssl_module.create_default_context()
-
-
 def _new_listener(listener: Any) -> Callable[[], Any] | None:
-    if listener is None or (factory := listener_factory(listener)) is not None:
-        return None if listener is None else factory
-    if not callable(listener):
+    """What makes the listener of each connection; ``None`` without one."""
+    if listener is None:
+        return None
+    new = listener_factory(listener) or listener
+    if not callable(new):
         raise TypeError(
             f"listener must be a Listener or a factory of listeners, not {type(listener).__name__}"
         )
-    new: Callable[[], Any] = listener
-    return new
+    factory: Callable[[], Any] = new
+    return factory
 
 
 def unix_connect(path: str | os.PathLike[str], uri: str | None = None, **options: Any) -> connect:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ._impl import own_send
 from .connection import Connection, EndpointSettings
 from .deflate import Agreement
-from .exceptions import InvalidHandshake, InvalidMessage, InvalidStatus
+from .exceptions import InvalidHandshake, InvalidMessage, InvalidStatus, ProtocolError
 from .frames import State
 from .http import Response
 from .listener import hook
@@ -44,13 +44,18 @@ class ClientSettings(EndpointSettings):
 
 
 class _Opening:
-    """An opening handshake under way, and who waits for it."""
+    """An opening handshake under way, and who waits for it.
 
-    __slots__ = ("handshake", "waiter")
+    It stays until they know that the connection is open. ``fault``: what the server did wrong in
+    the meantime.
+    """
+
+    __slots__ = ("fault", "handshake", "waiter")
 
     def __init__(self, handshake: ClientHandshake, waiter: asyncio.Future[None]) -> None:
         self.handshake = handshake
         self.waiter = waiter
+        self.fault: ProtocolError | None = None
 
     def succeed(self) -> None:
         if not self.waiter.done():
@@ -73,9 +78,13 @@ class ClientConnection(Connection):
         waiter = self.reactor.loop.create_future()
         details = self._detail()
         details.request = handshake.request
-        details.opening = _Opening(handshake, waiter)
+        details.opening = opening = _Opening(handshake, waiter)
         self._write_bytes(handshake.request.serialize())
         await waiter
+        details.opening = None
+        if opening.fault is not None:
+            # Behind the step of this task, which can answer what came before the fault.
+            self.reactor.loop.call_soon(super()._on_protocol_error, opening.fault)
 
     def _on_bytes(self, data: bytes) -> None:
         opening: _Opening | None = self._detail().opening
@@ -99,9 +108,7 @@ class ClientConnection(Connection):
         self._open(opening, handshake)
 
     def _open(self, opening: _Opening, handshake: ClientHandshake) -> None:
-        details = self._detail()
-        details.opening = None
-        details.subprotocol = handshake.subprotocol
+        self._detail().subprotocol = handshake.subprotocol
         if handshake.deflate is not None and handshake.deflated is not None:
             shared = self.reactor.shared
             self._use_deflate(
@@ -135,6 +142,13 @@ class ClientConnection(Connection):
     def _stop_opening(self, opening: _Opening, error: BaseException | None) -> None:
         opening.fail(_unanswered(opening.handshake.parser.response, error))
 
+    def _on_protocol_error(self, error: ProtocolError) -> None:
+        opening: _Opening | None = None if self._details is None else self._details.opening
+        if opening is not None and self.listener is None:
+            opening.fault = error
+        else:
+            super()._on_protocol_error(error)
+
     # --- the end
 
     def _end_of_handshake(self, failed: bool) -> None:
@@ -143,11 +157,10 @@ class ClientConnection(Connection):
         pass
 
     def _on_deadline(self) -> None:
-        opening = None if self._details is None else self._details.opening
-        if opening is None:
-            super()._on_deadline()
+        if self._state == State.CONNECTING:  # the body of a refusal does not end
+            self._give_up(InvalidStatus(self._detail().opening.handshake.parser.response))
         else:
-            self._give_up(InvalidStatus(opening.handshake.parser.response))
+            super()._on_deadline()
 
 
 def _unanswered(response: Response | None, error: BaseException | None) -> InvalidHandshake:

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
-from ._grammar import is_token
+from ._grammar import is_field_value, is_token
 from ._response import ResponseParser
 from ._version import __version__
 from .deflate import Deflate, Extension, Parameters, parse_extensions
@@ -91,8 +91,10 @@ class ClientHandshake:
             _set_default(lines, headers, "Authorization", credentials)
         _set_default(lines, headers, "User-Agent", user_agent)
         for name, value in headers.raw_items():
-            _check_line(name, value)
+            _check_name(name)
             lines[name] = value
+        for name, value in lines.raw_items():
+            _check_value(name, value)
         self.request = Request(uri.resource_name, lines)
 
     def check(self, response: Response) -> None:
@@ -145,12 +147,19 @@ def _set_default(lines: Headers, given: Headers, name: str, value: str | None) -
         lines[name] = value
 
 
-def _check_line(name: str, value: str) -> None:
+def _check_name(name: str) -> None:
     if _OWN(name):
         raise ValueError(f"header {name} is the handshake's own")
     if not is_token(name.encode()):
         raise ValueError(f"{name!r} is not the name of a header (RFC 9110 5.1)")
-    if any(char in "\r\n\0" for char in value):
+
+
+def _check_value(name: str, value: str) -> None:
+    try:
+        data = value.encode("latin-1")
+    except UnicodeEncodeError:
+        raise ValueError(f"header {name} has a character beyond ISO-8859-1 in it") from None
+    if not is_field_value(data):
         raise ValueError(f"header {name} has a control character in it")
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import functools
 import ssl
-import tempfile
-from pathlib import Path
 
 import trustme
 
@@ -28,10 +26,3 @@ def client_context() -> ssl.SSLContext:
     context = ssl.create_default_context()
     _authority().configure_trust(context)
     return context
-
-
-def authority_file() -> str:
-    """A file with the authority's certificate, for programs that are told whom to trust."""
-    path = Path(tempfile.mkdtemp(prefix="fastws-test-")) / "authority.pem"
-    _authority().cert_pem.write_to_path(str(path))
-    return str(path)

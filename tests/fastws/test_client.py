@@ -142,6 +142,49 @@ async def test_messages_in_one_segment_with_the_handshake_are_received(carrier: 
         assert [await ws.recv() for _ in range(3)] == ["0", "1", "2"]
 
 
+async def test_what_comes_before_a_fault_is_answered_even_right_behind_the_handshake(
+    carrier: str,
+) -> None:
+    async def handler(peer: ServerPeer) -> None:
+        await peer.accept(behind=reference.frame(TEXT, b"good", key=None) + b"\xff\x00")
+        assert await peer.frame() == (TEXT, b"good")
+        assert (await peer.close_frame())[0] == 1002
+
+    async with raw_server(handler) as uri:
+        ws = await connect(uri, carrier)
+        with pytest.raises(fastws.ConnectionClosedError):
+            await echo(ws)
+        await ws.wait_closed()
+
+
+@pytest.mark.parametrize("listener", [None, Recorder], ids=["coroutine", "listener"])
+async def test_a_fault_right_behind_the_handshake(carrier: str, listener: Any) -> None:
+    codes: asyncio.Queue[int] = asyncio.Queue()
+
+    async def handler(peer: ServerPeer) -> None:
+        await peer.accept(behind=b"\xff\x00")
+        codes.put_nowait((await peer.close_frame())[0])
+
+    async with raw_server(handler) as uri:
+        ws = await connect(uri, carrier, listener=listener)
+        assert await codes.get() == 1002
+        await ws.wait_closed()
+
+
+async def test_what_came_before_the_end_right_behind_the_handshake_is_received(
+    carrier: str,
+) -> None:
+    async def handler(peer: ServerPeer) -> None:
+        await peer.accept(
+            behind=reference.frame(TEXT, b"1", key=None) + reference.frame(CLOSE, b"", key=None)
+        )
+
+    async with raw_server(handler) as uri:
+        ws = await connect(uri, carrier)
+        await asyncio.sleep(0.05)
+        assert [message async for message in ws] == ["1"]
+
+
 async def test_a_listener_gets_what_recv_would(carrier: str) -> None:
     recorder = Recorder()
     async with serve(echo, carrier) as server:
@@ -287,6 +330,8 @@ async def test_headers_of_the_callers_replace_ours(carrier: str) -> None:
         {"Connection": "close"},
         {"Upgrade": "h2c"},
         {"X": "a\r\nb"},
+        {"X": "\N{SNOWMAN}"},
+        {"User-Agent": "a\0b"},
         {"X\n": "a"},
         {"X Y": "a"},
         {"": "a"},
@@ -295,6 +340,8 @@ async def test_headers_of_the_callers_replace_ours(carrier: str) -> None:
 async def test_headers_that_would_break_the_request_are_refused(headers: dict[str, str]) -> None:
     with pytest.raises(ValueError):
         await fastws.connect("ws://127.0.0.1:9/", additional_headers=headers)
+    with pytest.raises(ValueError, match="header Origin"):
+        await fastws.connect("ws://127.0.0.1:9/", origin="a\r\nX: y")
 
 
 async def test_the_subprotocol_is_what_the_server_chose(carrier: str) -> None:
@@ -357,8 +404,20 @@ async def test_a_socket_may_be_given(carrier: str) -> None:
             await ws.send("by my socket")
             assert await ws.recv() == "by my socket"
         assert sock.fileno() == -1
+        with pytest.raises(ValueError, match="used up"):
+            await connect("ws://whatever/", carrier, sock=sock)
         with pytest.raises(ValueError, match="not both"):
             connect("ws://whatever/", carrier, sock=sock, port=1)
+
+
+async def test_more_connections_than_the_reactor_was_made_for(
+    carrier: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fastws._loop._descriptor_limit", lambda: 2)
+    async with serve(echo, carrier) as server, connect(url(server), carrier):  # both ends
+        with pytest.raises(OverflowError, match="2 connections"):
+            await connect(url(server), carrier)
+        await asyncio.sleep(0.05)  # until the server has refused it as well
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no Unix sockets")

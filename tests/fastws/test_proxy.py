@@ -103,6 +103,16 @@ async def test_names_are_looked_up_by_the_proxy(
             await talk(ws)
 
 
+async def test_host_and_port_say_where_the_proxy_connects_to(carrier: str) -> None:
+    async with serve(echo, carrier) as server, proxy("http") as found:
+        host, port = server.sockets[0].getsockname()
+        async with fastws.connect(
+            "ws://example.test/", host=host, port=port, proxy=found.url(), carrier=carrier
+        ) as ws:
+            assert ws.request.headers["Host"] == "example.test"
+        assert found.asked == [f"{host}:{port}"]
+
+
 async def test_connect_names_the_server_and_ourselves(carrier: str) -> None:
     async with serve(echo, carrier) as server, proxy("http") as found:
         async with fastws.connect(

@@ -21,6 +21,7 @@ pytestmark = pytest.mark.usefixtures("loop_kind", "no_proxy")
 __all__ = ["no_proxy"]
 
 CREDENTIALS = {"Authorization": "Bearer token", "Cookie": "a=1", "Proxy-Authorization": "x"}
+NAME = {"Host": "a name of one origin"}
 
 
 def redirecting(
@@ -43,6 +44,7 @@ def redirecting(
 
 async def tell_request(ws: fastws.ServerConnection) -> None:
     """Say what was asked for, and with which headers."""
+    assert ws.request.headers["Host"] not in NAME.values()
     await ws.send(ws.request.path)
     await ws.send("\n".join(name.lower() for name in ws.request.headers))
 
@@ -70,7 +72,7 @@ async def test_another_origin_is_not_sent_credentials(carrier: str) -> None:
         process = redirecting(lambda _: target)
         async with serve(tell_request, carrier, process_request=process) as server:
             uri = url(server).replace("ws://", "ws://user:secret@")
-            headers = {**CREDENTIALS, "X-Mine": "yes"}
+            headers = {**CREDENTIALS, **NAME, "X-Mine": "yes"}
             for options in ({"additional_headers": headers}, {}):
                 async with fastws.connect(uri, carrier=carrier, **options) as ws:
                     assert await ws.recv() == "/there"

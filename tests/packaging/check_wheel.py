@@ -96,6 +96,7 @@ def check_wheel(wheel: Path) -> None:
         names = set(archive.namelist())
     expect(names, *wanted_sources("fastws", "*.py", "*.pxd", "*.pyi"))
     expect(names, *wanted_sources("fastws/_pure", "*.py"), *wanted_sources("fastws/kernels", "*.h"))
+    expect(names, *wanted_sources("fastws/_cli", "*.py"))
     expect(names, *wanted_sources("gateway", "**/*.py", "static/**/*"))
     expect(names, "fastws/py.typed", "gateway/py.typed")
     for source in wanted_sources("fastws", "*.pyx"):

@@ -1,0 +1,5 @@
+"""``python -m fastws``.
+
+``arguments`` is the command line, ``main`` what is done with it, ``pipe`` and ``terminal`` the two
+places where lines come from and messages go to, and ``editor`` the line being typed.
+"""
