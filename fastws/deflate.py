@@ -39,6 +39,9 @@ _SYNC_FLUSH: Final = 2
 _FULL_FLUSH: Final = 3  # a sync flush after which nothing refers back
 
 _MAX_BITS: Final = 15
+# Browsers and libraries offer extensions in a handful of ways; who offers another finds no place.
+_MAX_KNOWN: Final = 64
+
 # zlib cannot compress with a window of 8 bits, though the RFC has it: such a peer gets all its
 # messages as they are.
 _MIN_BITS: Final = 9
@@ -407,6 +410,35 @@ class Deflate:
             ),
             client_max_window_bits=ours,
         )
+
+
+class Answers:
+    """What a server answers to offers of extensions.
+
+    ``shared`` is that of the loop's reactor.
+    """
+
+    def __init__(self, deflate: Deflate, shared: dict[Any, Any]) -> None:
+        self._deflate = deflate
+        self._shared = shared
+        self._known: dict[bytes, tuple[bytes, Agreement] | None] = {}
+
+    def __call__(self, offers: bytes) -> tuple[bytes, Agreement] | None:
+        """The header line that answers ``offers``, and what it agrees to; ``InvalidHeader`` for
+        what is no list of extensions.
+        """
+        try:
+            return self._known[offers]
+        except KeyError:
+            pass
+        agreed = None
+        answer = self._deflate.accept(parse_extensions(offers.decode("latin-1")))
+        if answer is not None:
+            agreement = Agreement(self._deflate, answer, client=False, shared=self._shared)
+            agreed = f"Sec-WebSocket-Extensions: {answer}\r\n".encode(), agreement
+        if len(self._known) < _MAX_KNOWN:
+            self._known[offers] = agreed
+        return agreed
 
 
 def as_deflate(compression: str | Deflate | None) -> Deflate | None:

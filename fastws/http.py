@@ -8,7 +8,14 @@ from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 
 from ._impl import Head
 
-__all__ = ["Headers", "MultipleValuesError", "Request", "Response", "serialize_head"]
+__all__ = [
+    "Headers",
+    "MultipleValuesError",
+    "Request",
+    "Response",
+    "reason_phrase",
+    "serialize_head",
+]
 
 
 class MultipleValuesError(LookupError):
@@ -98,21 +105,25 @@ class Response:
     @classmethod
     def of_text(cls, status: int, text: str, headers: Iterable[tuple[str, str]] = ()) -> Response:
         """A plain-text response that closes the connection."""
-        try:
-            phrase = http.HTTPStatus(status).phrase
-        except ValueError:
-            phrase = ""
         body = text.encode()
         lines = Headers(headers)
         lines["Connection"] = "close"
         lines["Content-Length"] = str(len(body))
         lines["Content-Type"] = "text/plain; charset=utf-8"
-        return cls(status, phrase, lines, body)
+        return cls(status, reason_phrase(status), lines, body)
 
     def serialize(self) -> bytes:
         """``ValueError`` for a phrase or header that would break out of its line."""
         first = f"HTTP/1.1 {self.status_code} {self.reason_phrase}"
         return serialize_head(first, self.headers) + self.body
+
+
+def reason_phrase(status: int) -> str:
+    """The usual reason phrase of ``status``; empty if it has none (RFC 9112 4)."""
+    try:
+        return http.HTTPStatus(status).phrase
+    except ValueError:
+        return ""
 
 
 def serialize_head(first: str, headers: Headers) -> bytes:

@@ -16,7 +16,7 @@ from ._impl import Carrier, Head, TransportCarrier
 from ._loop import new_poller, reactor_of
 from ._sockets import bind, unlink_socket
 from ._transport import HandOver, ServerProtocol
-from .deflate import Agreement, Deflate, as_deflate, parse_extensions
+from .deflate import Answers, Deflate, as_deflate
 from .exceptions import ConnectionClosed, InvalidHandshake, NegotiationError
 from .frames import State
 from .handshake import (
@@ -39,9 +39,6 @@ ProcessRequest = Callable[
 ]
 ProcessResponse = Callable[[ServerConnection, Request, Response], "Response | None"]
 SelectSubprotocol = Callable[[ServerConnection, Sequence[str]], "str | None"]
-
-# Browsers and libraries offer extensions in a handful of ways; who offers another finds no place.
-_MAX_AGREEMENTS: Final = 64
 
 # asyncio's 100 overflows in a burst of clients: lost SYNs come again after a second.
 BACKLOG: Final = 4096
@@ -80,8 +77,7 @@ class Server:
         self._process_request = process_request
         self._process_response = process_response
         self._lines = _header_lines(server_header)
-        self._deflate = deflate
-        self._agreements: dict[bytes, tuple[bytes, Agreement] | None] = {}
+        self._answers = Answers(deflate, self.reactor.shared) if deflate is not None else None
         self._new_listener, self._handler = _split_handler(handler)
         self._listening: list[Any] = []
         self._servers: list[asyncio.Server] = []
@@ -270,9 +266,9 @@ class Server:
                 ws._detail().subprotocol = subprotocol
                 lines += b"Sec-WebSocket-Protocol: %s\r\n" % subprotocol.encode("latin-1")
         agreed = None
-        if self._deflate is not None and head.extensions is not None:
+        if self._answers is not None and head.extensions is not None:
             try:
-                agreed = self._agreed(self._deflate, head.extensions)
+                agreed = self._answers(head.extensions)
             except InvalidHandshake as error:
                 self.refuse(ws, error)
                 return
@@ -289,21 +285,6 @@ class Server:
         self._open(ws, head)
         if rest:
             ws._receive(rest)
-
-    def _agreed(self, deflate: Deflate, offers: bytes) -> tuple[bytes, Agreement] | None:
-        """The header line that answers ``offers`` of extensions, and what it agrees to."""
-        try:
-            return self._agreements[offers]
-        except KeyError:
-            pass
-        agreed = None
-        answer = deflate.accept(parse_extensions(offers.decode("latin-1")))
-        if answer is not None:
-            agreement = Agreement(deflate, answer, client=False, shared=self.reactor.shared)
-            agreed = f"Sec-WebSocket-Extensions: {answer}\r\n".encode(), agreement
-        if len(self._agreements) < _MAX_AGREEMENTS:
-            self._agreements[offers] = agreed
-        return agreed
 
     def _custom_response(self, ws: ServerConnection, head: Head, lines: bytes) -> bool:
         """Let ``process_response`` see, change or replace the 101 response; whether it is still
@@ -392,10 +373,7 @@ class Server:
         except ValueError as error:
             self.logger.error("process_request failed", exc_info=error)
             data = refusal(InvalidHandshake("internal error", status=500)).serialize()
-        ws._write_bytes(data)
-        ws._mute()
-        ws._end(linger=True)
-        self.reactor.set_deadline(ws, self.settings.close_timeout)
+        ws._turn_away(data)
 
     def hand_over(self, ws: ServerConnection, data: bytes) -> None:
         """Plain HTTP: another protocol takes the connection over, with the bytes read so far."""

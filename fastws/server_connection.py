@@ -119,6 +119,13 @@ class ServerConnection(Connection):
     def _refuse(self, error: InvalidHandshake) -> None:
         self.settings.endpoint.refuse(self, error)
 
+    def _turn_away(self, data: bytes) -> None:
+        """Send ``data``, the last bytes of what is no WebSocket, and close the TCP connection."""
+        self._write_bytes(data)
+        self._mute()
+        self._end(linger=True)
+        self.reactor.set_deadline(self, self.settings.close_timeout)
+
     # --- the end
 
     def _end_of_handshake(self, failed: bool) -> None:
