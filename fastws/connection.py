@@ -127,6 +127,12 @@ class Connection(Core):
     # --- what it is
 
     @property
+    def logger(self) -> logging.Logger:
+        """That of the server, or of ``connect``."""
+        logger: logging.Logger = self.settings.endpoint.logger
+        return logger
+
+    @property
     def state(self) -> State:
         return State(self._state)
 

@@ -72,6 +72,16 @@ class Headers(MutableMapping[str, str]):
         """Every value of ``name``, in order; empty if there is none."""
         return list(self._names.get(name.lower(), ()))
 
+    def copy(self) -> Headers:
+        """Others with the same lines."""
+        return Headers(self._lines)
+
+    def serialize(self) -> bytes:
+        """The lines as they go over the wire, with the empty one behind them. ``ValueError`` if one
+        would be more than one.
+        """
+        return _serialize(f"{name}: {value}" for name, value in self._lines) + b"\r\n"
+
     def raw_items(self) -> Iterator[tuple[str, str]]:
         """Every line, in order."""
         return iter(self._lines)
@@ -128,9 +138,14 @@ def reason_phrase(status: int) -> str:
 
 def serialize_head(first: str, headers: Headers) -> bytes:
     """The head of a message; ``ValueError`` if one of its lines would be more than one."""
-    lines = [first]
-    lines.extend(f"{name}: {value}" for name, value in headers.raw_items())
+    return _serialize([first]) + headers.serialize()
+
+
+def _serialize(lines: Iterable[str]) -> bytes:
+    """``lines`` with their ends."""
+    text = ""
     for line in lines:
         if any(char in "\r\n\0" for char in line):
             raise ValueError(f"{line!r} has a control character in it")
-    return "\r\n".join((*lines, "", "")).encode("latin-1", "replace")
+        text += f"{line}\r\n"
+    return text.encode("latin-1", "replace")

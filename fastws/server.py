@@ -64,6 +64,7 @@ class Server:
         deflate: Deflate | None,
         http: Callable[[], asyncio.Protocol] | None,
         logger: logging.Logger | None,
+        create_connection: type[ServerConnection] = ServerConnection,
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.reactor = reactor_of(self.loop)
@@ -71,6 +72,7 @@ class Server:
         self.settings.endpoint = self
         self.logger: logging.Logger = logger or logging.getLogger("fastws.server")
         self.http = http
+        self._create_connection = create_connection
         self._origins = origins
         self._subprotocols = list(subprotocols) if subprotocols is not None else None
         self._select_subprotocol = select_subprotocol
@@ -100,6 +102,13 @@ class Server:
     def connections(self) -> set[ServerConnection]:
         """The open connections."""
         return {ws for ws in self._all() if ws._state == State.OPEN}
+
+    def get_loop(self) -> asyncio.AbstractEventLoop:
+        """The loop that it runs on."""
+        return self.loop
+
+    async def start_serving(self) -> None:
+        """Nothing: ``serve`` gives a server that accepts connections already."""
 
     def is_serving(self) -> bool:
         """Whether new connections are accepted."""
@@ -187,7 +196,7 @@ class Server:
 
     def _accepted(self, carrier: Carrier) -> ServerConnection:
         """A TCP connection has come in."""
-        ws = ServerConnection(self.settings, self.reactor, carrier)
+        ws = self._create_connection(self.settings, self.reactor, carrier)
         self.reactor.set_deadline(ws, self.settings.open_timeout)
         return ws
 
@@ -508,6 +517,7 @@ def serve(
     http: Callable[[], asyncio.Protocol] | None = None,
     ssl: ssl_module.SSLContext | None = None,
     logger: logging.Logger | None = None,
+    create_connection: type[ServerConnection] | None = None,
 ) -> _Serve:
     """Start a WebSocket server on the running loop: ``await serve(…)`` or ``async with serve(…) as
     server``.
@@ -550,6 +560,7 @@ def serve(
             WebSocket upgrade.
         ssl: a server-side context, for ``wss``.
         logger: instead of ``logging.getLogger("fastws.server")``.
+        create_connection: a subclass of ``ServerConnection`` that connections are to be of.
 
     Raises:
         OSError: the address cannot be bound.
@@ -585,6 +596,7 @@ def serve(
             deflate=deflate,
             http=http,
             logger=logger,
+            create_connection=create_connection or ServerConnection,
         )
         sockets = [sock] if sock is not None else await bind(host, port or 0, reuse_port)
         try:

@@ -53,6 +53,12 @@ class ServerConnection(Connection):
     """
 
     settings: ServerSettings
+    username: str  # set by ``basic_auth``
+
+    @property
+    def server(self) -> Any:
+        """The ``Server`` that accepted it."""
+        return self.settings.endpoint
 
     @property
     def request(self) -> Request:

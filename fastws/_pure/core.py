@@ -180,12 +180,14 @@ def broadcast(
     message: str | Buffer | PreparedMessage,
     *,
     text: bool | None = None,
+    raise_exceptions: bool = False,
 ) -> None:
     """Send ``message`` to every open connection in ``connections``.
 
     Framed once, whatever their number. Never blocks and never raises for one of them: a connection
     that does not read is dropped when its queue passes ``max_backlog``. What is sent in one tick of
-    the loop leaves in one system call per connection.
+    the loop leaves in one system call per connection. ``raise_exceptions`` changes nothing, and is
+    there for programs written for ``websockets``.
     """
     if not isinstance(message, PreparedMessage):
         message = PreparedMessage(message, text)

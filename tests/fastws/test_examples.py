@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import re
 import socket
 import sys
@@ -18,10 +17,9 @@ import pytest
 import websockets
 from websockets.asyncio.client import ClientConnection
 
-ROOT = Path(__file__).parents[2]
-EXAMPLES = ROOT / "examples"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 
-pytestmark = pytest.mark.skipif(not EXAMPLES.is_dir(), reason="the wheel has no examples")
+pytestmark = pytest.mark.skipif(not EXAMPLES.is_dir(), reason="only the tests are here")
 
 
 def free_port() -> int:
@@ -48,12 +46,10 @@ async def listens(port: int, process: asyncio.subprocess.Process) -> None:
 @contextlib.asynccontextmanager
 async def program(*arguments: str, port: int | None = None) -> AsyncIterator[Any]:
     """``python`` with ``arguments``; if ``port`` is given, once it listens there."""
-    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-u",
         *arguments,
-        env={**os.environ, "PYTHONPATH": path},
         stdout=asyncio.subprocess.PIPE,
     )
     try:
