@@ -71,6 +71,13 @@ class Echo(Case):
 
 
 @dataclass(frozen=True)
+class AsgiEcho(Echo):
+    """The same, of an ASGI application under uvicorn."""
+
+    role = "asgi"
+
+
+@dataclass(frozen=True)
 class Handshakes(Case):
     """Connect, upgrade, reset, again, `opening` at a time."""
 
@@ -209,4 +216,10 @@ GATEWAY: tuple[Case, ...] = (
     IdleMemory("gateway-memory", "Memory of 10,000 idle connections, the gateway's subscribed"),
     Sweep("sweep", "One heartbeat sweep over 100,000 connections"),
 )
-CASES: dict[str, Case] = {case.name: case for case in (*CORE, *GATEWAY)}
+ASGI: tuple[Case, ...] = (
+    AsgiEcho("asgi-lockstep", "FastAPI echo, 100 connections, 128 B binary, one in flight"),
+    AsgiEcho(
+        "asgi-pipelined", "FastAPI echo, 100 connections, 128 B binary, 16 in flight", depth=16
+    ),
+)
+CASES: dict[str, Case] = {case.name: case for case in (*CORE, *GATEWAY, *ASGI)}

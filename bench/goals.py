@@ -41,6 +41,7 @@ GOALS = (
     _cpu("large", "fastws_listener", 1.15),
     _memory("memory", "fastws_listener", 400),
     _rate("handshakes", "fastws_listener", 0.85, "limit"),
+    _rate("asgi-pipelined", "uvicorn_fastws", 3, "uvicorn_default"),
     _cpu("gateway-fanout", "gateway", 1.25),
     _memory("gateway-memory", "gateway", 1536),
     Goal("heartbeat sweep", "sweep", "gateway", "median_ms", 1, True, unit="ms"),

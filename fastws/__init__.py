@@ -26,6 +26,7 @@ from __future__ import annotations
 
 from ._impl import PreparedMessage, broadcast, codec_name
 from ._version import __version__
+from .authentication import basic_auth
 from .client import ClientConnection, connect, unix_connect
 from .connection import Connection
 from .deflate import Deflate
@@ -54,6 +55,7 @@ from .frames import Close, CloseCode, Opcode, State
 from .http import Headers, MultipleValuesError, Request, Response
 from .listener import Listener
 from .server import Server, ServerConnection, serve, unix_serve
+from .typing import Data, HeadersLike, LoggerLike, Origin, StatusLike, Subprotocol
 
 __all__ = [
     "ClientConnection",
@@ -64,8 +66,10 @@ __all__ = [
     "ConnectionClosed",
     "ConnectionClosedError",
     "ConnectionClosedOK",
+    "Data",
     "Deflate",
     "Headers",
+    "HeadersLike",
     "InvalidHandshake",
     "InvalidHeader",
     "InvalidMessage",
@@ -77,9 +81,11 @@ __all__ = [
     "InvalidURI",
     "InvalidUpgrade",
     "Listener",
+    "LoggerLike",
     "MultipleValuesError",
     "NegotiationError",
     "Opcode",
+    "Origin",
     "PreparedMessage",
     "ProtocolError",
     "ProxyError",
@@ -89,8 +95,11 @@ __all__ = [
     "Server",
     "ServerConnection",
     "State",
+    "StatusLike",
+    "Subprotocol",
     "WebSocketException",
     "__version__",
+    "basic_auth",
     "broadcast",
     "codec_name",
     "connect",

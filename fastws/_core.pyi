@@ -59,6 +59,7 @@ def broadcast(
     message: str | Buffer | PreparedMessage,
     *,
     text: bool | None = None,
+    raise_exceptions: bool = False,
 ) -> None: ...
 
 # Awaitables with the methods of a coroutine, so that create_task, gather and wait_for take them.

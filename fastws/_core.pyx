@@ -156,12 +156,12 @@ cdef class Settings:
         self.close_timeout = close_timeout
 
 
-def broadcast(connections, message, *, text=None) -> None:
+def broadcast(connections, message, *, text=None, raise_exceptions=False) -> None:
     """Send ``message`` to every open connection in ``connections``.
 
     Framed once, whatever their number. Never blocks and never raises for one of them: a connection that does not read
     is dropped when its queue passes ``max_backlog``. What is sent in one tick of the loop leaves in one system call
-    per connection.
+    per connection. ``raise_exceptions`` changes nothing, and is there for programs written for ``websockets``.
     """
     cdef PreparedMessage prepared
     cdef Core core

@@ -40,6 +40,10 @@ if TYPE_CHECKING:
 __all__ = ["Connection", "Endpoint", "EndpointSettings"]
 
 
+# RFC 6455 7.1.5
+_NO_CLOSE = Close(CloseCode.ABNORMAL_CLOSURE.value)
+
+
 class Endpoint(Protocol):
     """What a connection asks of the server or client that it belongs to."""
 
@@ -123,6 +127,12 @@ class Connection(Core):
     # --- what it is
 
     @property
+    def logger(self) -> logging.Logger:
+        """That of the server, or of ``connect``."""
+        logger: logging.Logger = self.settings.endpoint.logger
+        return logger
+
+    @property
     def state(self) -> State:
         return State(self._state)
 
@@ -178,21 +188,28 @@ class Connection(Core):
 
     @property
     def close_code(self) -> int | None:
-        """Once closed: the code received, 1005 if without one, 1006 if no close frame came.
-        ``None`` before.
+        """The code of the peer's close frame, 1005 if it had none; 1006 once no close frame can
+        come any more. ``None`` before.
         """
-        if self._state != State.CLOSED:
-            return None
-        rcvd = None if self._details is None else self._details.rcvd
-        return CloseCode.ABNORMAL_CLOSURE.value if rcvd is None else rcvd.code
+        close = self._received_close()
+        return None if close is None else close.code
 
     @property
     def close_reason(self) -> str | None:
-        """Once closed: the reason received. ``None`` before."""
-        if self._state != State.CLOSED:
-            return None
-        rcvd = None if self._details is None else self._details.rcvd
-        return "" if rcvd is None else rcvd.reason
+        """The reason in the peer's close frame; empty if no close frame can come any more. ``None``
+        before.
+        """
+        close = self._received_close()
+        return None if close is None else close.reason
+
+    def _received_close(self) -> Close | None:
+        # Known before the TCP connection is closed, since recv() and send() raise that early.
+        details = self._details
+        if details is not None and details.rcvd is not None:
+            return details.rcvd
+        if self._state == State.CLOSED or (self._state == State.CLOSING and self.muted):
+            return _NO_CLOSE
+        return None
 
     # --- messages in fragments (RFC 6455 5.4), and what else is rare
 
@@ -445,4 +462,3 @@ class Connection(Core):
             callback(self, *arguments)
         except (Exception, asyncio.CancelledError) as error:
             self._on_handler_error(error)
-

@@ -452,6 +452,41 @@ class Deflate:
         )
 
 
+# Browsers and libraries offer extensions in a handful of short ways; who offers others finds no
+# place.
+_MAX_KNOWN: Final = 64
+_MAX_OFFERS: Final = 256  # bytes
+
+
+class Answers:
+    """What a server answers to offers of extensions.
+
+    ``shared`` is that of the loop's reactor.
+    """
+
+    def __init__(self, deflate: Deflate, shared: dict[Any, Any]) -> None:
+        self._deflate = deflate
+        self._shared = shared
+        self._known: dict[bytes, tuple[bytes, Agreement] | None] = {}
+
+    def __call__(self, offers: bytes) -> tuple[bytes, Agreement] | None:
+        """The header line that answers ``offers``, and what it agrees to; ``InvalidHeader`` for
+        what is no list of extensions.
+        """
+        try:
+            return self._known[offers]
+        except KeyError:
+            pass
+        agreed = None
+        answer = self._deflate.accept(parse_extensions(offers.decode("latin-1")))
+        if answer is not None:
+            agreement = Agreement(self._deflate, answer, client=False, shared=self._shared)
+            agreed = f"Sec-WebSocket-Extensions: {answer}\r\n".encode(), agreement
+        if len(self._known) < _MAX_KNOWN and len(offers) <= _MAX_OFFERS:
+            self._known[offers] = agreed
+        return agreed
+
+
 def as_deflate(compression: str | Deflate | None) -> Deflate | None:
     """The argument ``compression`` of ``serve`` and ``connect``."""
     if compression is None or isinstance(compression, Deflate):

@@ -8,7 +8,14 @@ from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 
 from ._impl import Head
 
-__all__ = ["Headers", "MultipleValuesError", "Request", "Response", "serialize_head"]
+__all__ = [
+    "Headers",
+    "MultipleValuesError",
+    "Request",
+    "Response",
+    "reason_phrase",
+    "serialize_head",
+]
 
 
 class MultipleValuesError(LookupError):
@@ -65,6 +72,16 @@ class Headers(MutableMapping[str, str]):
         """Every value of ``name``, in order; empty if there is none."""
         return list(self._names.get(name.lower(), ()))
 
+    def copy(self) -> Headers:
+        """Others with the same lines."""
+        return Headers(self._lines)
+
+    def serialize(self) -> bytes:
+        """The lines as they go over the wire, with the empty one behind them. ``ValueError`` if one
+        would be more than one.
+        """
+        return _serialize(f"{name}: {value}" for name, value in self._lines) + b"\r\n"
+
     def raw_items(self) -> Iterator[tuple[str, str]]:
         """Every line, in order."""
         return iter(self._lines)
@@ -98,16 +115,12 @@ class Response:
     @classmethod
     def of_text(cls, status: int, text: str, headers: Iterable[tuple[str, str]] = ()) -> Response:
         """A plain-text response that closes the connection."""
-        try:
-            phrase = http.HTTPStatus(status).phrase
-        except ValueError:
-            phrase = ""
         body = text.encode()
         lines = Headers(headers)
         lines["Connection"] = "close"
         lines["Content-Length"] = str(len(body))
         lines["Content-Type"] = "text/plain; charset=utf-8"
-        return cls(status, phrase, lines, body)
+        return cls(status, reason_phrase(status), lines, body)
 
     def serialize(self) -> bytes:
         """``ValueError`` for a phrase or header that would break out of its line."""
@@ -115,11 +128,24 @@ class Response:
         return serialize_head(first, self.headers) + self.body
 
 
+def reason_phrase(status: int) -> str:
+    """The usual reason phrase of ``status``; empty if it has none (RFC 9112 4)."""
+    try:
+        return http.HTTPStatus(status).phrase
+    except ValueError:
+        return ""
+
+
 def serialize_head(first: str, headers: Headers) -> bytes:
     """The head of a message; ``ValueError`` if one of its lines would be more than one."""
-    lines = [first]
-    lines.extend(f"{name}: {value}" for name, value in headers.raw_items())
+    return _serialize([first]) + headers.serialize()
+
+
+def _serialize(lines: Iterable[str]) -> bytes:
+    """``lines`` with their ends."""
+    text = ""
     for line in lines:
         if any(char in "\r\n\0" for char in line):
             raise ValueError(f"{line!r} has a control character in it")
-    return "\r\n".join((*lines, "", "")).encode("latin-1", "replace")
+        text += f"{line}\r\n"
+    return text.encode("latin-1", "replace")

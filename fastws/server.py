@@ -16,7 +16,7 @@ from ._impl import Carrier, Head, TransportCarrier
 from ._loop import new_poller, reactor_of
 from ._sockets import bind, unlink_socket
 from ._transport import HandOver, ServerProtocol
-from .deflate import Agreement, Deflate, as_deflate, parse_extensions
+from .deflate import Answers, Deflate, as_deflate
 from .exceptions import ConnectionClosed, InvalidHandshake, NegotiationError
 from .frames import State
 from .handshake import (
@@ -39,10 +39,6 @@ ProcessRequest = Callable[
 ]
 ProcessResponse = Callable[[ServerConnection, Request, Response], "Response | None"]
 SelectSubprotocol = Callable[[ServerConnection, Sequence[str]], "str | None"]
-
-# Browsers and libraries offer extensions in a handful of ways; who offers another finds no place.
-_MAX_AGREEMENTS: Final = 64
-_MAX_OFFERS: Final = 256  # bytes
 
 # asyncio's 100 overflows in a burst of clients: lost SYNs come again after a second.
 BACKLOG: Final = 4096
@@ -68,6 +64,7 @@ class Server:
         deflate: Deflate | None,
         http: Callable[[], asyncio.Protocol] | None,
         logger: logging.Logger | None,
+        create_connection: type[ServerConnection] = ServerConnection,
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.reactor = reactor_of(self.loop)
@@ -75,14 +72,14 @@ class Server:
         self.settings.endpoint = self
         self.logger: logging.Logger = logger or logging.getLogger("fastws.server")
         self.http = http
+        self._create_connection = create_connection
         self._origins = origins
         self._subprotocols = list(subprotocols) if subprotocols is not None else None
         self._select_subprotocol = select_subprotocol
         self._process_request = process_request
         self._process_response = process_response
         self._lines = _header_lines(server_header)
-        self._deflate = deflate
-        self._agreements: dict[bytes, tuple[bytes, Agreement] | None] = {}
+        self._answers = Answers(deflate, self.reactor.shared) if deflate is not None else None
         self._new_listener, self._handler = _split_handler(handler)
         self._listening: list[Any] = []
         self._servers: list[asyncio.Server] = []
@@ -105,6 +102,13 @@ class Server:
     def connections(self) -> set[ServerConnection]:
         """The open connections."""
         return {ws for ws in self._all() if ws._state == State.OPEN}
+
+    def get_loop(self) -> asyncio.AbstractEventLoop:
+        """The loop that it runs on."""
+        return self.loop
+
+    async def start_serving(self) -> None:
+        """Nothing: ``serve`` gives a server that accepts connections already."""
 
     def is_serving(self) -> bool:
         """Whether new connections are accepted."""
@@ -192,7 +196,7 @@ class Server:
 
     def _accepted(self, carrier: Carrier) -> ServerConnection:
         """A TCP connection has come in."""
-        ws = ServerConnection(self.settings, self.reactor, carrier)
+        ws = self._create_connection(self.settings, self.reactor, carrier)
         self.reactor.set_deadline(ws, self.settings.open_timeout)
         return ws
 
@@ -271,9 +275,9 @@ class Server:
                 ws._detail().subprotocol = subprotocol
                 lines += b"Sec-WebSocket-Protocol: %s\r\n" % subprotocol.encode("latin-1")
         agreed = None
-        if self._deflate is not None and head.extensions is not None:
+        if self._answers is not None and head.extensions is not None:
             try:
-                agreed = self._agreed(self._deflate, head.extensions)
+                agreed = self._answers(head.extensions)
             except InvalidHandshake as error:
                 self.refuse(ws, error)
                 return
@@ -290,21 +294,6 @@ class Server:
         self._open(ws, head)
         if rest:
             ws._receive(rest)
-
-    def _agreed(self, deflate: Deflate, offers: bytes) -> tuple[bytes, Agreement] | None:
-        """The header line that answers ``offers`` of extensions, and what it agrees to."""
-        try:
-            return self._agreements[offers]
-        except KeyError:
-            pass
-        agreed = None
-        answer = deflate.accept(parse_extensions(offers.decode("latin-1")))
-        if answer is not None:
-            agreement = Agreement(deflate, answer, client=False, shared=self.reactor.shared)
-            agreed = f"Sec-WebSocket-Extensions: {answer}\r\n".encode(), agreement
-        if len(self._agreements) < _MAX_AGREEMENTS and len(offers) <= _MAX_OFFERS:
-            self._agreements[offers] = agreed
-        return agreed
 
     def _still_agreed(self, ws: ServerConnection, line: bytes) -> bool:
         """Whether ``process_response`` has left the answer about extensions as it was."""
@@ -405,10 +394,7 @@ class Server:
         except ValueError as error:
             self.logger.error("process_request failed", exc_info=error)
             data = refusal(InvalidHandshake("internal error", status=500)).serialize()
-        ws._write_bytes(data)
-        ws._mute()
-        ws._end(linger=True)
-        self.reactor.set_deadline(ws, self.settings.close_timeout)
+        ws._turn_away(data)
 
     def hand_over(self, ws: ServerConnection, data: bytes) -> None:
         """Plain HTTP: another protocol takes the connection over, with the bytes read so far."""
@@ -538,6 +524,7 @@ def serve(
     http: Callable[[], asyncio.Protocol] | None = None,
     ssl: ssl_module.SSLContext | None = None,
     logger: logging.Logger | None = None,
+    create_connection: type[ServerConnection] | None = None,
 ) -> _Serve:
     """Start a WebSocket server on the running loop: ``await serve(…)`` or ``async with serve(…) as
     server``.
@@ -580,6 +567,7 @@ def serve(
             WebSocket upgrade.
         ssl: a server-side context, for ``wss``.
         logger: instead of ``logging.getLogger("fastws.server")``.
+        create_connection: a subclass of ``ServerConnection`` that connections are to be of.
 
     Raises:
         OSError: the address cannot be bound.
@@ -615,6 +603,7 @@ def serve(
             deflate=deflate,
             http=http,
             logger=logger,
+            create_connection=create_connection or ServerConnection,
         )
         sockets = [sock] if sock is not None else await bind(host, port or 0, reuse_port)
         try:

@@ -53,6 +53,12 @@ class ServerConnection(Connection):
     """
 
     settings: ServerSettings
+    username: str  # set by ``basic_auth``
+
+    @property
+    def server(self) -> Any:
+        """The ``Server`` that accepted it."""
+        return self.settings.endpoint
 
     @property
     def request(self) -> Request:
@@ -118,6 +124,13 @@ class ServerConnection(Connection):
 
     def _refuse(self, error: InvalidHandshake) -> None:
         self.settings.endpoint.refuse(self, error)
+
+    def _turn_away(self, data: bytes) -> None:
+        """Send ``data``, the last bytes of what is no WebSocket, and close the TCP connection."""
+        self._write_bytes(data)
+        self._mute()
+        self._end(linger=True)
+        self.reactor.set_deadline(self, self.settings.close_timeout)
 
     # --- the end
 

@@ -153,9 +153,7 @@ def synchronous(
     return call
 
 
-def run_in_loop(
-    start: Callable[[], Coroutine[Any, Any, None]], *, kind: str, limit: float
-) -> None:
+def run_in_loop(start: Callable[[], Coroutine[Any, Any, None]], *, kind: str, limit: float) -> None:
     reported: list[dict[str, Any]] = []
 
     async def main() -> None:

@@ -1,7 +1,8 @@
 """The servers under test. Each module runs one: `python -m bench.peers.<name> --port PORT`.
 
 With `--role echo` (the default, also for `idle`) a server sends every message back. With
-`--role broadcast` it sends every message to all connections, the sender's own included.
+`--role broadcast` it sends every message to all connections, the sender's own included. `asgi` is
+the echo of an ASGI application.
 """
 
 from dataclasses import dataclass
@@ -53,6 +54,18 @@ PEERS = {
         Peer("picows_core", "picows", ("picows", "uvloop")),
         Peer("websockets_asyncio", "websockets", ("websockets", "uvloop")),
         Peer("aiohttp_server", "aiohttp", ("aiohttp", "uvloop")),
+        Peer(
+            "uvicorn_fastws",
+            "FastAPI on uvicorn, fastws",
+            ("fastws", "fastapi", "uvicorn", "httptools", "uvloop"),
+            ("asgi",),
+        ),
+        Peer(
+            "uvicorn_default",
+            "FastAPI on uvicorn, its default",
+            ("fastapi", "uvicorn", "httptools", "uvloop", "websockets"),
+            ("asgi",),
+        ),
         Peer(
             "gateway",
             "gateway",

@@ -23,7 +23,7 @@ def parse() -> Options:
     """Reads `--port` and `--role`."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--role", choices=("echo", "idle", "broadcast"), default="echo")
+    parser.add_argument("--role", choices=("echo", "idle", "broadcast", "asgi"), default="echo")
     arguments = parser.parse_args()
     return Options(arguments.port, arguments.role == "broadcast")
 

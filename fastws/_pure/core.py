@@ -182,12 +182,14 @@ def broadcast(
     message: str | Buffer | PreparedMessage,
     *,
     text: bool | None = None,
+    raise_exceptions: bool = False,
 ) -> None:
     """Send ``message`` to every open connection in ``connections``.
 
     Framed once, whatever their number. Never blocks and never raises for one of them: a connection
     that does not read is dropped when its queue passes ``max_backlog``. What is sent in one tick of
-    the loop leaves in one system call per connection.
+    the loop leaves in one system call per connection. ``raise_exceptions`` changes nothing, and is
+    there for programs written for ``websockets``.
     """
     if not isinstance(message, PreparedMessage):
         message = PreparedMessage(message, text)
@@ -674,9 +676,7 @@ class Core:
         """Whether readers, and the peer's reading, keep up with what comes in."""
         if self._state != _OPEN:
             return True  # messages are dropped, and the close frame is waited for
-        return (
-            not self._above and not self._tired and len(self._messages) < self.settings.max_queue
-        )
+        return not self._above and not self._tired and len(self._messages) < self.settings.max_queue
 
     def _resume(self) -> None:
         """Readers have caught up: take what was kept, then read on."""

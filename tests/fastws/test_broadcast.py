@@ -181,3 +181,11 @@ def test_prepared_message_is_the_frame_of_a_server() -> None:
     )
     with pytest.raises(TypeError):
         fastws.PreparedMessage(1)  # type: ignore[arg-type]
+
+
+async def test_broadcast_takes_raise_exceptions_and_raises_none(carrier: str) -> None:
+    held = Held()
+    async with serve(held, carrier) as server, await Peer.open(server) as peer:
+        ws = await held.connection()
+        fastws.broadcast([ws], "hello", raise_exceptions=True)
+        assert await peer.message() == "hello"

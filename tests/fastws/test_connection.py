@@ -150,6 +150,29 @@ async def test_recv_gives_messages_in_order_and_then_raises(carrier: str) -> Non
             assert (caught.value.code, caught.value.reason) == (1001, "bye")
 
 
+async def test_close_code_is_known_when_iteration_ends(carrier: str) -> None:
+    """The TCP connection is still open then, but no other close frame can come."""
+    known: list[Any] = []
+
+    async def handler(ws: fastws.Connection) -> None:
+        try:
+            async for _ in ws:
+                pass
+        except fastws.ConnectionClosed:
+            pass
+        known.append((ws.close_code, ws.close_reason))
+
+    async with serve(handler, carrier) as server:
+        for data in (frame(CLOSE, close_payload(4000, "bye")), frame(CLOSE), frame(3)):
+            async with await Peer.open(server) as peer:
+                await peer.send(data)
+                await peer.close_frame()
+        async with await Peer.open(server):
+            pass
+        await until(lambda: len(known) == 4)
+    assert known == [(4000, "bye"), (1005, ""), (1006, ""), (1006, "")]
+
+
 @pytest.mark.parametrize("code", [1000, 1001, None])
 async def test_iteration_ends_quietly_when_the_peer_closes_well(
     carrier: str, code: int | None

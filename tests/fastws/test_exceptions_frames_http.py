@@ -176,3 +176,17 @@ def test_offered_subprotocols_may_be_spread_over_lines() -> None:
     for wrong in (["a b"], ["a,"], [""], ["a", "b;c"]):
         with pytest.raises(fastws.InvalidHeader):
             offered_subprotocols(wrong)
+
+
+def test_a_copy_of_headers_has_lines_of_its_own() -> None:
+    headers = Headers([("A", "1"), ("a", "2"), ("B", "3")])
+    copy = headers.copy()
+    del copy["a"]
+    assert list(headers.raw_items()) == [("A", "1"), ("a", "2"), ("B", "3")]
+    assert list(copy.raw_items()) == [("B", "3")]
+
+
+def test_headers_are_serialized_with_the_empty_line_behind_them() -> None:
+    assert Headers([("A", "1"), ("a", "\xe9")]).serialize() == b"A: 1\r\na: \xe9\r\n\r\n"
+    with pytest.raises(ValueError, match="control character"):
+        Headers([("A", "1\r\nB: 2")]).serialize()

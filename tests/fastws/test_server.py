@@ -24,6 +24,7 @@ from tests.fastws.client import (
     BINARY,
     TEXT,
     Echo,
+    Held,
     Peer,
     Recorder,
     address,
@@ -638,3 +639,29 @@ async def test_bytes_that_tls_delivers_after_the_end_are_ignored(
         assert recorder.messages.empty()
         writer.transport.abort()
         await turns(10)
+
+
+# --- names that programs for websockets use
+
+
+async def test_connections_are_of_the_class_that_create_connection_names(carrier: str) -> None:
+    class Mine(fastws.ServerConnection):
+        pass
+
+    held = Held()
+    async with (
+        serve(held, carrier, create_connection=Mine) as server,
+        await Peer.open(server) as peer,
+    ):
+        ws = await held.connection()
+        assert isinstance(ws, Mine)
+        assert (ws.server, ws.logger) == (server, server.logger)
+        ws.send("hello")
+        assert await peer.message() == "hello"
+
+
+async def test_a_server_is_started_and_knows_its_loop() -> None:
+    async with serve(echo, "auto") as server:
+        await server.start_serving()
+        assert server.is_serving()
+        assert server.get_loop() is asyncio.get_running_loop()

@@ -413,9 +413,7 @@ async def test_fragments_may_be_taken_for_text_or_bytes(carrier: str) -> None:
     ],
     ids=["bad", "cut", "interrupted", "too big", "too big in all", "too many"],
 )
-async def test_the_rules_hold_for_the_whole_message(
-    carrier: str, frames: bytes, code: int
-) -> None:
+async def test_the_rules_hold_for_the_whole_message(carrier: str, frames: bytes, code: int) -> None:
     held = Held()
     async with (
         serve(held, carrier, max_size=1000, max_fragments=4) as server,

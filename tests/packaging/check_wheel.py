@@ -125,7 +125,7 @@ def test(wheel: Path, sdist: Path, work: Path, pytest_arguments: list[str]) -> N
     pure = {**compiled, "FASTWS_PURE": "1"}
 
     tree = work / "tree"  # holds no fastws: what is imported is what was installed
-    unpack(sdist, tree, "tests/", "pyproject.toml")
+    unpack(sdist, tree, "tests/", "docs/", "examples/", "pyproject.toml")
     arguments = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
 
     download([*arguments, str(wheel)], tree, compiled)
