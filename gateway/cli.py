@@ -40,7 +40,7 @@ def serve(
     port: Annotated[int | None, typer.Option(help="Port; 0 takes a free one. [8000]")] = None,
     workers: Annotated[int | None, typer.Option(help="Processes. [1]")] = None,
     dev: Annotated[
-        bool | None, typer.Option("--dev", help="Anyone may connect and publish. [on]")
+        bool | None, typer.Option("--dev", help="Anyone may connect, subscribe and publish.")
     ] = None,
 ) -> None:
     """Run the gateway until SIGTERM or SIGINT."""
@@ -58,6 +58,9 @@ def serve(
     log.configure(settings.log)
     try:
         _run(settings)
+    except ConfigError as error:
+        typer.echo(f"fastws-gateway: {error}", err=True)
+        raise typer.Exit(EXIT_USAGE) from None
     except OSError as error:
         typer.echo(f"fastws-gateway: cannot listen: {error}", err=True)
         raise typer.Exit(1) from None
@@ -81,7 +84,12 @@ async def _serve(settings: Config) -> None:
         structlog.get_logger("gateway").warning(
             "dev mode: anyone who reaches this port may connect, subscribe and publish"
         )
-    async with Gateway(settings):
+    async with Gateway(settings) as gateway:
+        if not gateway.admits_anyone:
+            structlog.get_logger("gateway").warning(
+                "nobody can connect: set a key in client.token, or "
+                "client.allow_anonymous_connect_without_token, or try it with --dev"
+            )
         await stop.wait()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)  # a second signal ends the process at once

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import structlog
 
 import fastws
 from gateway import codes
+from gateway.auth.handshake import OriginCheck, select_subprotocol, token_of
 from gateway.config import Config
 from gateway.engines import MemoryEngine
 from gateway.heartbeat import Heartbeat
@@ -19,7 +21,8 @@ from gateway.http import WEBSOCKET_PATH, HttpSide, make_app
 from gateway.node import Node
 from gateway.protocols.centrifuge import CentrifugeJson
 from gateway.session import Session
-from gateway.transports.websocket import WebSocketEndpoint
+from gateway.stepping import start
+from gateway.transports.websocket import TOKEN, WebSocketEndpoint
 
 log = structlog.get_logger("gateway")
 
@@ -29,7 +32,10 @@ SWEEP_PERIOD = 0.25
 
 
 class Gateway:
-    """One gateway process on the running loop. ``async with`` starts and stops it."""
+    """One gateway process on the running loop. ``async with`` starts and stops it.
+
+    Raises `ConfigError` for keys of tokens that cannot be used.
+    """
 
     def __init__(self, config: Config) -> None:
         self.config = config
@@ -37,12 +43,23 @@ class Gateway:
         self._http = HttpSide(make_app(self.node))
         self._server: fastws.Server | None = None
         self._endpoint = WebSocketEndpoint(self.node, CentrifugeJson(self.node))
+        self._origins = OriginCheck(config.client.allowed_origins)
         self._clockwork: asyncio.Task[None] | None = None
 
     @property
     def server(self) -> fastws.Server:
         assert self._server is not None, "start() first"
         return self._server
+
+    @property
+    def admits_anyone(self) -> bool:
+        """Whether there is any way for a client to be let in."""
+        config = self.config
+        return (
+            config.dev
+            or config.client.allow_anonymous_connect_without_token
+            or self.node.tokens.has_keys
+        )
 
     @property
     def port(self) -> int:
@@ -59,12 +76,14 @@ class Gateway:
     async def start(self) -> None:
         """Start the engine, then listen. Raises `OSError` when the port is not to be had."""
         config, node = self.config, self.node
+        source = config.client.token_source
         await node.start()
         self._server = await fastws.serve(
             self._endpoint.new_session,
             config.http_server.address,
             config.http_server.port,
             process_request=self._route,
+            select_subprotocol=self._subprotocol if source.subprotocol_prefix else None,
             http=self._http.protocol_factory,
             ping_interval=None,  # the heartbeat pings, in the client's protocol
             max_size=config.websocket.message_size_limit,
@@ -77,6 +96,7 @@ class Gateway:
             stale_delay=config.client.stale_close_delay,
             on_ping=self._ping,
             on_dead=node.disconnect,
+            on_expired=node.expire,
         )
         self._clockwork = asyncio.get_running_loop().create_task(self._tick())
         log.info("listening", address=config.http_server.address, port=self.port)
@@ -84,7 +104,16 @@ class Gateway:
     def _route(self, ws: fastws.Connection, request: fastws.Request) -> Any:
         if request.path.partition("?")[0] != WEBSOCKET_PATH:
             return ws.respond(404, "There is no WebSocket here.\n")
+        if not self._origins.allows(request):
+            self.node.counters.refused_origins += 1
+            return ws.respond(403, "Pages of this origin may not connect.\n")
+        token = token_of(request, self.config.client.token_source)
+        if token:
+            setattr(ws, TOKEN, token)
         return None
+
+    def _subprotocol(self, ws: fastws.Connection, offered: Sequence[str]) -> str | None:
+        return select_subprotocol(offered, self.config.client.token_source)
 
     def _ping(self, sessions: list[Session]) -> None:
         self._endpoint.ping([session.transport for session in sessions])
@@ -92,7 +121,8 @@ class Gateway:
     async def _tick(self) -> None:
         """The only timer: the heartbeat for all connections, and what is done once a second."""
         assert self.node.heartbeat is not None
-        next_second = 0.0
+        delay = self.config.client.channel_position_check_delay
+        next_second, next_check = 0.0, time.monotonic() + delay
         while True:
             now = time.monotonic()
             try:
@@ -100,7 +130,10 @@ class Gateway:
                 if now >= next_second:
                     next_second = now + 1.0
                     self._http.tick()
-                    self.node.engine.tick()
+                    self.node.tick()
+                if delay and now >= next_check:
+                    next_check = now + delay
+                    start(self.node.members.check_positions())
             except Exception:  # the heartbeat must go on
                 log.exception("heartbeat failed")
             await asyncio.sleep(SWEEP_PERIOD)

@@ -12,6 +12,9 @@ from gateway.protocols.base import ClientProtocol
 from gateway.session import Session
 from gateway.transports.base import Transport
 
+# The attribute of a connection that keeps a token of its opening request until there is a session.
+TOKEN = "token"
+
 
 class WebSocketEndpoint:
     """A WebSocket path and the protocol spoken there. Makes the sessions of its connections."""
@@ -49,6 +52,7 @@ class WebSocketSession(Session):
     endpoint: WebSocketEndpoint
 
     def on_open(self, ws: fastws.Connection) -> None:
+        self.token = vars(ws).pop(TOKEN, "")
         self.endpoint.node.open(self, ws, ws.slot)
 
     def on_message(self, ws: fastws.Connection, message: str | bytes) -> None:

@@ -18,6 +18,9 @@ from gateway.protocols.centrifuge import CentrifugeJson
 from gateway.session import Session
 from gateway.transports.base import Transport
 
+# Anyone may do anything, so that a test is about one thing.
+DEV = Config(dev=True)
+
 
 class FakeConnection:
     """Keeps what is sent; as the real one, it sends nothing after a close."""
@@ -99,7 +102,10 @@ class World:
     def __init__(self, config: Config | None = None, engine: Engine | None = None) -> None:
         self.now = 1000.0
         self.node = Node(
-            config or Config(), engine or MemoryEngine(lambda: self.now), clock=lambda: self.now
+            config or DEV,
+            engine or MemoryEngine(lambda: self.now),
+            clock=lambda: self.now,
+            wall=lambda: self.now,
         )
         self.protocol = CentrifugeJson(self.node)
         self.endpoint = FakeEndpoint(self.protocol)
@@ -113,6 +119,7 @@ class World:
             stale_delay=client.stale_close_delay,
             on_ping=self.pinged.extend,
             on_dead=self.node.disconnect,
+            on_expired=self.node.expire,
         )
         self._slots = 0
 
@@ -122,6 +129,11 @@ class World:
 
     async def __aexit__(self, *exc: object) -> None:
         await self.node.close()
+
+    def turn(self, seconds: float) -> None:
+        """Let time pass, and do what is due then."""
+        self.now += seconds
+        self.node.tick()
 
     def open(self) -> Client:
         """A client whose transport is open, no more."""

@@ -1,0 +1,177 @@
+"""What the name of a channel means, and what a user may do in it.
+
+``news:sport`` is of the namespace ``news``; ``$secret`` needs a token; ``chat#ann,bob`` is for
+these users. The signs are configurable. Anonymous clients, whose user id is empty, may do what
+others may only where that is said.
+"""
+
+from __future__ import annotations
+
+import re
+
+from msgspec import structs
+
+from gateway import codes
+from gateway.channels.grants import Source
+from gateway.codes import Refused
+from gateway.config import ChannelOptions, Config, Namespace
+
+# Names whose options are remembered: working them out takes longer than most commands.
+_REMEMBERED = 4096
+
+# What dev mode opens, whatever the options say. Not history: how much to keep is for the options.
+_OPEN = {
+    "presence": True,
+    "join_leave": True,
+    "allow_user_limited_channels": True,
+    "channel_regex": "(?s).*",
+    **{
+        f"allow_{what}_for_{whom}": True
+        for what in ("subscribe", "publish", "presence", "history")
+        for whom in ("client", "anonymous")
+    },
+}
+
+
+class ChannelRules:
+    """Names and permissions of channels, from the configuration."""
+
+    def __init__(self, config: Config) -> None:
+        channel, self._dev = config.channel, config.dev
+        self._max_length = channel.max_length
+        self._private = channel.private_prefix
+        self._boundary = channel.namespace_boundary
+        self._user_boundary = channel.user_boundary
+        self._user_separator = channel.user_separator
+        self._options: dict[str, ChannelOptions] = {"": self._prepare(channel.without_namespace)}
+        for namespace in channel.namespaces:
+            self._options[namespace.name] = self._prepare(namespace)
+        self._patterns = {
+            name: re.compile(options.channel_regex)
+            for name, options in self._options.items()
+            if options.channel_regex
+        }
+        self._known: dict[str, ChannelOptions] = {}
+        feature = config.client.subscribe_to_user_personal_channel
+        namespace_name = feature.personal_channel_namespace
+        self._personal = (
+            (namespace_name + self._boundary if namespace_name else "") + self._user_boundary
+            if feature.enabled
+            else None
+        )
+
+    def _prepare(self, options: ChannelOptions) -> ChannelOptions:
+        if isinstance(options, Namespace):
+            options = ChannelOptions(
+                **{name: getattr(options, name) for name in ChannelOptions.__struct_fields__}
+            )
+        if self._dev:
+            options = structs.replace(options, **_OPEN)
+            if options.history_size and options.history_ttl:
+                options = structs.replace(options, allow_recovery=True, allow_positioning=True)
+        return options
+
+    def options(self, channel: str) -> ChannelOptions:
+        """How a channel behaves. Raises `Refused`: 102 for a namespace that there is not."""
+        return self._split(channel)[1]
+
+    def _split(self, channel: str) -> tuple[str, ChannelOptions, str]:
+        """The namespace of a channel, its options, and the part of its name that they rule."""
+        boundary = self._boundary
+        if not boundary or boundary not in channel:
+            return "", self._options[""], channel
+        name, _, rest = channel.removeprefix(self._private).partition(boundary)
+        options = self._options.get(name)
+        if options is None:
+            if self._dev:
+                return "", self._options[""], channel
+            raise Refused(codes.UNKNOWN_CHANNEL)
+        return name, options, rest
+
+    def check(self, channel: str) -> ChannelOptions:
+        """The options of a channel that a client names.
+
+        Raises `Refused`: 102 for a namespace that there is not, 107 for a name that is too long, or
+        is not ASCII and not allowed by ``channel_regex``.
+        """
+        options = self._known.get(channel)
+        if options is None:
+            options = self._check(channel)
+            if len(self._known) >= _REMEMBERED:
+                self._known.clear()
+            self._known[channel] = options
+        return options
+
+    def _check(self, channel: str) -> ChannelOptions:
+        is_ascii = channel.isascii()
+        if (len(channel) if is_ascii else len(channel.encode())) > self._max_length:
+            raise Refused(codes.BAD_REQUEST)
+        name, options, rest = self._split(channel)
+        pattern = self._patterns.get(name)
+        if pattern is not None:
+            if pattern.search(rest) is None:
+                raise Refused(codes.BAD_REQUEST)
+        elif not is_ascii:
+            raise Refused(codes.BAD_REQUEST)
+        return options
+
+    # -- permissions: a client's user id, and whether it is in the channel
+
+    def needs_token(self, channel: str) -> bool:
+        """Whether only a subscription token lets a client in."""
+        return bool(self._private) and channel.startswith(self._private)
+
+    def may_subscribe(self, channel: str, options: ChannelOptions, user: str) -> bool:
+        """Whether a client may subscribe without a token."""
+        if self.needs_token(channel):
+            return self._dev
+        if options.allow_user_limited_channels and self._is_user_limited(channel):
+            return self._dev or (bool(user) and user in self._users(channel))
+        return options.allow_subscribe_for_client and (
+            user != "" or options.allow_subscribe_for_anonymous
+        )
+
+    def source(self, channel: str, options: ChannelOptions) -> Source:
+        """On what account `may_subscribe` has said yes."""
+        if self._dev:
+            return Source.CLIENT_INSECURE
+        if options.allow_user_limited_channels and self._is_user_limited(channel):
+            return Source.USER_LIMITED
+        return Source.CLIENT_ALLOWED
+
+    @staticmethod
+    def may_publish(options: ChannelOptions, user: str, subscribed: bool) -> bool:
+        """Whether a client may publish."""
+        may = options.allow_publish_for_client or (
+            subscribed and options.allow_publish_for_subscriber
+        )
+        return may and (user != "" or options.allow_publish_for_anonymous)
+
+    @staticmethod
+    def may_see_presence(options: ChannelOptions, user: str, subscribed: bool) -> bool:
+        """Whether a client may know who is in a channel, and who comes and goes."""
+        may = options.allow_presence_for_client or (
+            subscribed and options.allow_presence_for_subscriber
+        )
+        return may and (user != "" or options.allow_presence_for_anonymous)
+
+    @staticmethod
+    def may_see_history(options: ChannelOptions, user: str, subscribed: bool) -> bool:
+        """Whether a client may read what was published before."""
+        may = options.allow_history_for_client or (
+            subscribed and options.allow_history_for_subscriber
+        )
+        return may and (user != "" or options.allow_history_for_anonymous)
+
+    def _is_user_limited(self, channel: str) -> bool:
+        return bool(self._user_boundary) and self._user_boundary in channel
+
+    def _users(self, channel: str) -> list[str]:
+        listed = channel.rpartition(self._user_boundary)[2]
+        return listed.split(self._user_separator) if self._user_separator else [listed]
+
+    # -- the channel of a user
+
+    def personal_channel(self, user: str) -> str | None:
+        """The channel that this user is subscribed to without asking, or None."""
+        return self._personal + user if self._personal is not None and user else None
