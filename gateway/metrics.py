@@ -18,6 +18,7 @@ class Counters:
     """What happened so far. Counting is an integer addition: no lock, no look-up of labels."""
 
     __slots__ = (
+        "api_calls",
         "connections",
         "disconnects",
         "frames_in",
@@ -35,6 +36,7 @@ class Counters:
         self.publications = 0
         self.refused_origins = 0
         self.disconnects: Counter[str] = Counter()
+        self.api_calls: Counter[str] = Counter()
 
 
 class NodeCollector(Collector):
@@ -66,9 +68,12 @@ class NodeCollector(Collector):
         )
         for name, text, value in counts:
             yield CounterMetricFamily(f"fastws_{name}", text, value)
-        ended = CounterMetricFamily(
-            "fastws_disconnects", "Ended client connections by close code.", labels=["code"]
+        labelled = (
+            ("disconnects", "Ended client connections.", "code", counters.disconnects),
+            ("api_calls", "Calls of the HTTP API.", "method", counters.api_calls),
         )
-        for code, count in counters.disconnects.items():
-            ended.add_metric([code], count)
-        yield ended
+        for name, text, label, by_label in labelled:
+            family = CounterMetricFamily(f"fastws_{name}", text, labels=[label])
+            for case, count in by_label.items():
+                family.add_metric([case], count)
+            yield family

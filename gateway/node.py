@@ -433,9 +433,11 @@ class Node:
         ``tags`` are for filters of subscribers. Raises `Refused`: 102 no such namespace, 103 not
         allowed, 107 bad name, 100 engine.
         """
-        options = self.rules.check(name)
         info = None
-        if session is not None:
+        if session is None:
+            options = self.rules.find(name)
+        else:
+            options = self.rules.check(name)
             info = session.info
             subscription = None
             if session.subscriptions:
@@ -466,7 +468,7 @@ class Node:
         offered: Callable[[ChannelOptions], _T],
     ) -> _T:
         """What a channel offers, to one who may have it. Raises `Refused`."""
-        options = self.rules.check(name)
+        options = self.rules.find(name) if session is None else self.rules.check(name)
         offer = offered(options)
         if not offer:
             raise Refused(codes.NOT_AVAILABLE)

@@ -123,10 +123,18 @@ def payload(raw: Raw | UnsetType, b64: str = "") -> Raw | UnsetType:
             msgspec.json.decode(decoded)
         except (binascii.Error, msgspec.DecodeError, UnicodeDecodeError) as error:
             raise ValueError(f"not JSON in base64: {error}") from None
-        return Raw(decoded)
+        raw = Raw(decoded)
     if isinstance(raw, UnsetType) or bytes(raw) == b"null":
         return UNSET
-    return raw.copy()
+    return one_line(raw)
+
+
+def one_line(raw: Raw) -> Raw:
+    """Valid JSON without line ends, as messages to clients are lines, in memory of its own."""
+    text = bytes(raw)
+    if b"\n" in text or b"\r" in text:  # not inside a string, where it is written \\n
+        text = msgspec.json.format(text, indent=-1)
+    return Raw(text)
 
 
 def _plain(options: SubscribeOptions) -> SubscribeOptions:

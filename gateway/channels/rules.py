@@ -33,6 +33,10 @@ _OPEN = {
 }
 
 
+def _bytes(name: str) -> int:
+    return len(name) if name.isascii() else len(name.encode(errors="replace"))
+
+
 class ChannelRules:
     """Names and permissions of channels, from the configuration."""
 
@@ -88,6 +92,15 @@ class ChannelRules:
             raise Refused(codes.UNKNOWN_CHANNEL)
         return name, options, rest
 
+    def find(self, channel: str) -> ChannelOptions:
+        """The options of a channel that the backend names, which may use any characters.
+
+        Raises `Refused`: 102 for a namespace that there is not, 107 for a name that is too long.
+        """
+        if _bytes(channel) > self._max_length:
+            raise Refused(codes.BAD_REQUEST)
+        return self._split(channel)[1]
+
     def check(self, channel: str) -> ChannelOptions:
         """The options of a channel that a client names.
 
@@ -103,15 +116,14 @@ class ChannelRules:
         return options
 
     def _check(self, channel: str) -> ChannelOptions:
-        is_ascii = channel.isascii()
-        if (len(channel) if is_ascii else len(channel.encode())) > self._max_length:
+        if _bytes(channel) > self._max_length:
             raise Refused(codes.BAD_REQUEST)
         name, options, rest = self._split(channel)
         pattern = self._patterns.get(name)
         if pattern is not None:
             if pattern.search(rest) is None:
                 raise Refused(codes.BAD_REQUEST)
-        elif not is_ascii:
+        elif not channel.isascii():
             raise Refused(codes.BAD_REQUEST)
         return options
 

@@ -29,9 +29,10 @@ class HttpServer(Struct, frozen=True):
 
 
 class HttpApi(Struct, frozen=True):
-    """The HTTP API, which is there when a key is set."""
+    """The HTTP API, which is there when a key is set. The limit of a request is in bytes."""
 
     key: str = ""
+    body_size_limit: Annotated[int, Meta(ge=1, le=2**31 - 1)] = 10485760
 
 
 class WebSocket(Struct, frozen=True):

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 from starlette.routing import Route
 
 from gateway import codes
+from gateway.api.methods import METHODS
 from gateway.config import KEYS, Config, load
 from gateway.engines import MemoryEngine
 from gateway.http import make_app
 from gateway.metrics import NodeCollector
 from gateway.node import Node
+from gateway.protocols.centrifuge.messages import Command
 
 TEXT = (Path(__file__).parents[2] / "docs" / "gateway.md").read_text(encoding="utf-8")
 _SECTION = TEXT.partition("\n## Configuration\n")[2].partition("\n## ")[0]
@@ -33,13 +36,25 @@ def test_defaults_are_the_real_ones(key: str) -> None:
 def test_every_metric_is_there() -> None:
     for metric in NodeCollector(Node(Config(), MemoryEngine())).collect():
         name = metric.name + ("_total" if metric.type == "counter" else "")
-        assert re.search(rf"`{name}(\{{code\}})?`", TEXT), name
+        assert re.search(rf"`{name}(\{{\w+\}})?`", TEXT), name
 
 
 def test_every_path_is_there() -> None:
-    for route in make_app(Node(Config(), MemoryEngine())).routes:
+    config = load(flags={"http_api.key": "key"})
+    for route in make_app(Node(config, MemoryEngine())).routes:
         if isinstance(route, Route):
             assert f"`{route.path}`" in TEXT
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_of_the_api_is_there(method: str) -> None:
+    assert f"\n| `{method}` |" in TEXT.partition("\n## HTTP API\n")[2]
+
+
+@pytest.mark.parametrize("command", [name for name in get_type_hints(Command) if name != "id"])
+def test_every_command_is_there(command: str) -> None:
+    section = TEXT.partition("\n## Protocol\n")[2].partition("\n## ")[0]
+    assert re.search(rf"^\| `{command}`[ ,]", section, re.MULTILINE)
 
 
 # Codes that exist in the protocol, and that nothing here gives yet.
