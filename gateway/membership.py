@@ -23,7 +23,14 @@ from gateway.codes import Disconnected, Refused, Unsubscribe
 from gateway.config import ChannelOptions, Config
 from gateway.engines import Engine, HistoryQuery, HistorySettings
 from gateway.hub import Channel, Hub
-from gateway.model import Expiry, Publication, StreamPosition, Subscribed, SubscribeRequest
+from gateway.model import (
+    MUST_RECOVER,
+    Expiry,
+    Publication,
+    StreamPosition,
+    Subscribed,
+    SubscribeRequest,
+)
 from gateway.session import Session, Subscription, with_channel_info
 from gateway.stepping import start
 
@@ -88,7 +95,8 @@ class Membership:
         When it returns, publications may follow at once. `joined` is the second half, to be called
         when the client has been told. Raises `Refused`: 105 subscribed already, 106 too many
         channels, 107 bad name or filter, 102 no such namespace, 103 not allowed, 109 token expired,
-        100 engine; or `Disconnected` (3500) for somebody else's token.
+        112 what it missed is gone and it must have it, 100 engine; or `Disconnected` (3500) for
+        somebody else's token.
         """
         name = request.channel
         options = self.rules.check(name)
@@ -98,6 +106,7 @@ class Membership:
         if limit and len(session.subscriptions) >= limit:
             raise Refused(codes.LIMIT_EXCEEDED)
         terms = await self._terms(session, request, options)
+        terms.must_recover = bool(request.flag & MUST_RECOVER)
         since = StreamPosition(request.offset, request.epoch) if request.recover else None
         return await self.enter(session, name, terms, since)
 
@@ -259,6 +268,8 @@ class Membership:
             recover = recover_cache if terms.cache else recover_stream
             missed = recover(since, publications, top)
             self.recoveries += 1
+            if missed is None and terms.must_recover:
+                raise Refused(codes.UNRECOVERABLE_POSITION)
             if missed is not None:
                 self.recovered += 1
                 result.recovered = True

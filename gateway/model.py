@@ -60,6 +60,11 @@ class SubscribeRequest(Struct, gc=False):
     recoverable: bool = False
     join_leave: bool = False
     tf: FilterNode | None = None  # which publications, by their tags
+    flag: int = 0  # bits, see `MUST_RECOVER`
+
+
+# In `SubscribeRequest.flag`: rather an error than a subscription that has missed something.
+MUST_RECOVER = 2
 
 
 class Subscribed(Struct, gc=False, omit_defaults=True):

@@ -34,6 +34,7 @@ class Grant(Struct, gc=False):
     recovery: bool = False  # it may ask for what it missed
     cache: bool = False  # recovery means the newest publication only
     auto_recover: bool = False  # it is recovered without asking
+    must_recover: bool = False  # it is refused if that is not possible
     info: Raw | UnsetType = UNSET  # attached to the client in this channel
     data: Raw | UnsetType = UNSET  # told to the client when it is subscribed
     expire_at: float = 0.0  # Unix time; 0 for never

@@ -159,6 +159,17 @@ async def test_a_client_recovers_only_where_it_may() -> None:
             assert reply.get("recoverable", False) is allowed
 
 
+async def test_a_client_can_refuse_to_go_on_with_a_gap() -> None:
+    async with World(RECOVERS) as world:
+        left_off = await publish(world, 1)
+        client = world.client()
+        wanted = {"channel": "a", **since(StreamPosition(left_off.offset, "other"), flag=2)}
+        error = {"code": 112, "message": "unrecoverable position"}
+        assert client.ask({"subscribe": wanted}) == {"error": error}
+        assert world.node.hub.channels == {}
+        assert subscribe(client, **since(left_off, flag=2))["recovered"] is True
+
+
 async def test_a_filter_holds_for_what_is_recovered() -> None:
     async with World(RECOVERS) as world:
         left_off = await publish(world, 0)
