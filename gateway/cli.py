@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import os
 import signal
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,6 +14,7 @@ import structlog
 import typer
 
 from gateway import __version__, config, log
+from gateway.app import App
 from gateway.config import Config, ConfigError
 from gateway.server import Gateway
 
@@ -42,6 +45,9 @@ def serve(
     dev: Annotated[
         bool | None, typer.Option("--dev", help="Anyone may connect, subscribe and publish.")
     ] = None,
+    app_name: Annotated[
+        str | None, typer.Option("--app", help="Application, as module:name.")
+    ] = None,
 ) -> None:
     """Run the gateway until SIGTERM or SIGINT."""
     flags: dict[str, Any] = {
@@ -52,12 +58,9 @@ def serve(
     }
     try:
         settings = config.load(config_file, os.environ, flags)
-    except ConfigError as error:
-        typer.echo(f"fastws-gateway: {error}", err=True)
-        raise typer.Exit(EXIT_USAGE) from None
-    log.configure(settings.log)
-    try:
-        _run(settings)
+        application = _load_app(app_name) if app_name is not None else None
+        log.configure(settings.log)
+        _run(settings, application)
     except ConfigError as error:
         typer.echo(f"fastws-gateway: {error}", err=True)
         raise typer.Exit(EXIT_USAGE) from None
@@ -66,16 +69,31 @@ def serve(
         raise typer.Exit(1) from None
 
 
-def _run(settings: Config) -> None:
+def _load_app(name: str) -> App:
+    """The application that ``--app`` names: an `App`, or a class of them."""
+    module, _, attribute = name.partition(":")
+    sys.path.insert(0, os.getcwd())
+    try:
+        found = getattr(importlib.import_module(module), attribute or "app")
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"--app {name}: {error}") from None
+    if isinstance(found, type):
+        found = found()
+    if not isinstance(found, App):
+        raise ConfigError(f"--app {name}: this is no gateway.app.App, but {type(found).__name__}")
+    return found
+
+
+def _run(settings: Config, application: App | None) -> None:
     try:
         import uvloop
     except ImportError:  # not on Windows
-        asyncio.run(_serve(settings))
+        asyncio.run(_serve(settings, application))
     else:
-        uvloop.run(_serve(settings))
+        uvloop.run(_serve(settings, application))
 
 
-async def _serve(settings: Config) -> None:
+async def _serve(settings: Config, application: App | None) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -84,7 +102,7 @@ async def _serve(settings: Config) -> None:
         structlog.get_logger("gateway").warning(
             "dev mode: anyone who reaches this port may connect, subscribe and publish"
         )
-    async with Gateway(settings) as gateway:
+    async with Gateway(settings, application) as gateway:
         if not gateway.admits_anyone:
             structlog.get_logger("gateway").warning(
                 "nobody can connect: set a key in client.token, or "

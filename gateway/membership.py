@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from gateway import codes
+from gateway.app.calls import AppCalls
 from gateway.auth import InvalidToken, SubscriptionClaims, TokenExpired, TokenVerifier
 from gateway.channels import BadFilter, ChannelRules, TagFilter
 from gateway.channels.grants import Grant, Source, grant
@@ -42,6 +43,9 @@ log = structlog.get_logger("gateway.membership")
 # A token that lives longer than this is told as living this long: SDKs count in 32 bits.
 MAX_TTL = 365 * 86400
 
+# Seconds that a subscription goes on when the application could not say whether it does.
+RETRY_AFTER = 60
+
 # Channels looked at before others get their turn: about a millisecond of work.
 _AT_ONCE = 500
 
@@ -67,6 +71,7 @@ class Membership:
         hub: Hub,
         rules: ChannelRules,
         tokens: TokenVerifier,
+        app: AppCalls,
         *,
         disconnect: Callable[[Session, Disconnect], None],
         schedule: Callable[[Session], None],
@@ -79,6 +84,7 @@ class Membership:
         self._engine = engine
         self._hub = hub
         self._tokens = tokens
+        self._app = app
         self._disconnect = disconnect
         self._schedule = schedule
         self._clock = clock
@@ -121,6 +127,8 @@ class Membership:
             terms = grant(options, Source.SUBSCRIPTION_TOKEN, claims.override)
             terms.info, terms.data = claims.info, claims.data
             terms.expire_at = claims.expires
+        elif self.rules.asks_app(name, options):
+            terms = await self._app.subscribe(session, request, options)
         elif self.rules.may_subscribe(name, options, user):
             terms = grant(options, self.rules.source(name, options))
         else:
@@ -235,8 +243,9 @@ class Membership:
                 await self._forget(channel, subscription)
         if terms.expire_at:
             self._schedule(session)
-            end = expiry(terms.expire_at, self._clock())
-            result.expires, result.ttl = end.expires, end.ttl
+            if not self._renews(subscription):
+                end = expiry(terms.expire_at, self._clock())
+                result.expires, result.ttl = end.expires, end.ttl
         result.data = terms.data
         return subscription, result
 
@@ -381,22 +390,53 @@ class Membership:
                 self._hub.lose(channel, top)
         self._behind = behind
 
-    def expire(self, session: Session) -> float:
-        """End the subscriptions whose time is over. Gives the next end of one, or 0."""
-        now, delay = self._clock(), self._client.expired_sub_close_delay
-        following = 0.0
+    def _renews(self, subscription: Subscription) -> bool:
+        """Whether the application renews a subscription, and not the client."""
+        return (
+            subscription.source is Source.SUBSCRIBE_PROXY
+            and self.rules.options(subscription.channel.name).sub_refresh_proxy_enabled
+        )
+
+    def end_of(self, subscription: Subscription) -> float:
+        """When a subscription has to be looked at, in Unix time; 0 for never."""
+        if not subscription.expire_at:
+            return 0.0
+        delay = 0.0 if self._renews(subscription) else self._client.expired_sub_close_delay
+        return subscription.expire_at + delay
+
+    def expire(self, session: Session) -> None:
+        """End or renew the subscriptions of a session whose time is over."""
+        now = self._clock()
         for subscription in session.subscriptions:
-            if not subscription.expire_at:
+            end = self.end_of(subscription)
+            if not end or end > now or session.ended:
                 continue
-            end = subscription.expire_at + delay
-            if end > now:
-                following = min(following or end, end)
+            if self._renews(subscription):
+                subscription.expire_at = now + RETRY_AFTER  # until it has answered
+                start(self._renew(subscription))
             elif subscription.server_side:
                 self._disconnect(session, codes.SUBSCRIPTION_EXPIRED)
-                return 0.0
             else:
                 self.expel(subscription, codes.SUBSCRIPTION_ENDED)
-        return following
+
+    async def _renew(self, subscription: Subscription) -> None:
+        """Let the application say whether a subscription goes on."""
+        session, name = subscription.session, subscription.channel.name
+        try:
+            reply = await self._app.sub_refresh(session, name)
+        except Disconnected as reason:
+            self._disconnect(session, reason.disconnect)
+            return
+        except (OSError, Refused) as error:
+            log.warning("sub_refresh failed", client=session.id, channel=name, error=str(error))
+            return
+        if session.ended or subscription not in session.subscriptions:
+            return
+        if reply.expired:
+            self.expel(subscription, codes.SUBSCRIPTION_ENDED)
+        else:
+            subscription.expire_at = reply.expire_at
+            self._schedule(session)
 
 
 def _continue(top: StreamPosition, meanwhile: list[Publication]) -> list[Publication]:

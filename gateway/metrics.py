@@ -68,9 +68,17 @@ class NodeCollector(Collector):
         )
         for name, text, value in counts:
             yield CounterMetricFamily(f"fastws_{name}", text, value)
+        hooks = getattr(self._node.app.app, "hooks", {})
         labelled = (
             ("disconnects", "Ended client connections.", "code", counters.disconnects),
             ("api_calls", "Calls of the HTTP API.", "method", counters.api_calls),
+            ("webhooks", "Webhooks called.", "event", {n: h.calls for n, h in hooks.items()}),
+            (
+                "webhooks_failed",
+                "Webhooks without a usable answer.",
+                "event",
+                {name: hook.failures for name, hook in hooks.items()},
+            ),
         )
         for name, text, label, by_label in labelled:
             family = CounterMetricFamily(f"fastws_{name}", text, labels=[label])

@@ -95,3 +95,4 @@ class Connected(Struct, gc=False):
     info: ClientInfo
     expiry: Expiry
     subs: dict[str, Subscribed]
+    data: Raw | UnsetType = UNSET  # from the application

@@ -12,6 +12,8 @@ import structlog
 from msgspec import UNSET, Raw, UnsetType
 
 from gateway import codes
+from gateway.app import App, NoApp, RefreshReply
+from gateway.app.calls import AppCalls, content
 from gateway.auth import (
     ConnectionClaims,
     InvalidToken,
@@ -50,6 +52,9 @@ _CLIENT_CLOSE_CODES = frozenset((1000, 1001, 1002, 1005, 1006, 1007, 1009, 1011)
 # Clients closed before others get their turn: about a millisecond of work.
 _AT_ONCE = 100
 
+# Seconds that a client goes on when the application could not say whether it does.
+RETRY_AFTER = 60
+
 _T = TypeVar("_T")
 
 log = structlog.get_logger("gateway.node")
@@ -58,7 +63,8 @@ log = structlog.get_logger("gateway.node")
 class Node:
     """One gateway process: its hub, its engine and its clients.
 
-    ``clock`` is monotonic, ``wall`` gives Unix time. Raises `ConfigError` for unusable keys.
+    ``clock`` is monotonic, ``wall`` gives Unix time. ``app`` is asked where the configuration says
+    so. Raises `ConfigError` for unusable keys.
     """
 
     def __init__(
@@ -68,6 +74,7 @@ class Node:
         hub: Hub | None = None,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
+        app: App | None = None,
     ) -> None:
         self.config = config
         self.engine = engine
@@ -76,6 +83,7 @@ class Node:
         self.counters = Counters()
         self.heartbeat: Heartbeat | None = None  # comes with the listening server
         self.rules = ChannelRules(config)
+        self.app = AppCalls(app if app is not None else NoApp())
         self.revocations = Revocations(wall)
         self.uid = _new_id()
         self.started_at = clock()
@@ -94,6 +102,7 @@ class Node:
             self.hub,
             self.rules,
             self.subscription_tokens,
+            self.app,
             disconnect=self.disconnect,
             schedule=self._schedule,
             clock=wall,
@@ -129,32 +138,44 @@ class Node:
         token: str = "",
         data: Raw | UnsetType = UNSET,
         since: Mapping[str, StreamPosition] | None = None,
+        name: str = "",
+        version: str = "",
     ) -> Connected:
         """Let a client in, and put it into the channels that are not for it to choose.
 
-        ``since`` is where it left off in those. In dev mode anyone comes in without a token, and
-        ``data`` becomes what others see of it. Raises `Refused`: 109 token expired, 100 keys or
-        engine out of reach, 102 a channel of an unknown namespace; `Disconnected`: 3500 invalid
-        token, 3501 connected already or no token, 3505 too many channels, 3507 not this user.
+        ``since`` is where it left off in those; ``name`` and ``version`` are of its software. A
+        client without a token is let in by the application, if that wants to be asked. In dev mode
+        anyone else comes in, and ``data`` becomes what others see of it.
+
+        Raises `Refused`: 109 token expired, 100 keys, application or engine out of reach, 102 a
+        channel of an unknown namespace; `Disconnected`: 3500 invalid token, 3501 connected already
+        or no token, 3505 too many channels, 3507 not this user.
         """
         if session.info is not None:
             raise Disconnected(codes.INVALID_REQUEST, "client has connected already")
         token, session.token = token or session.token, ""
-        claims = await self._admit(token) if token else ConnectionClaims()
-        if session.ended:
-            raise Refused(codes.EXPIRED)
+        client = _new_id()
+        told: Raw | UnsetType = UNSET
         if token:
+            claims = await self._admit(token)
             if not claims.sub and self.config.client.disallow_anonymous_connection_tokens:
                 raise Disconnected(codes.NOT_PERMITTED, "anonymous tokens are not allowed")
             session.credentials = Credentials(claims.jti, claims.iat, claims.meta)
-            session.expire_at = claims.expires
+        elif self.app.handles("connect"):
+            claims, told = await self.app.connect(session, client, data, name, version)
+            session.credentials = Credentials(meta=claims.meta, by_app=True)
         elif self.config.dev:
             claims = ConnectionClaims(info=payload(data))
-        elif not self.config.client.allow_anonymous_connect_without_token:
+        elif self.config.client.allow_anonymous_connect_without_token:
+            claims = ConnectionClaims()
+        else:
             raise Disconnected(codes.INVALID_REQUEST, "no token")
+        if session.ended:
+            raise Refused(codes.EXPIRED)
         if self.revocations.is_blocked(claims.sub):
             raise Disconnected(codes.NOT_PERMITTED, "the user is blocked")
-        session.info = ClientInfo(_new_id(), claims.sub, claims.info)
+        session.expire_at = claims.expires
+        session.info = ClientInfo(client, claims.sub, claims.info)
         self._evict_others(session)
         self._enlist(session)
         try:
@@ -162,7 +183,8 @@ class Node:
         except Refused:
             await self._withdraw(session)
             raise
-        return Connected(session.info, expiry(session.expire_at, self._wall()), subs)
+        end = Expiry() if self._renews(session) else expiry(session.expire_at, self._wall())
+        return Connected(session.info, end, subs, told)
 
     async def _admit(self, token: str) -> ConnectionClaims:
         try:
@@ -269,14 +291,21 @@ class Node:
         """Tell the heartbeat when to look at a session again."""
         if self.heartbeat is None or session.ended:
             return
-        client = self.config.client
-        ends = [session.expire_at + client.expired_close_delay] if session.expire_at else []
-        ends += [
-            each.expire_at + client.expired_sub_close_delay
-            for each in session.subscriptions
-            if each.expire_at
-        ]
-        self._wake_at(session, min(ends, default=0.0))
+        ends = [self._end_of(session)]
+        ends += [self.members.end_of(each) for each in session.subscriptions]
+        self._wake_at(session, min(filter(None, ends), default=0.0))
+
+    def _renews(self, session: Session) -> bool:
+        """Whether the application renews a session, and not the client."""
+        known = session.credentials
+        return known is not None and known.by_app and self.app.handles("refresh")
+
+    def _end_of(self, session: Session) -> float:
+        """When a session has to be looked at, in Unix time; 0 for never."""
+        if not session.expire_at:
+            return 0.0
+        delay = 0.0 if self._renews(session) else self.config.client.expired_close_delay
+        return session.expire_at + delay
 
     def _wake_at(self, session: Session, end: float) -> None:
         if self.heartbeat is not None:
@@ -284,14 +313,35 @@ class Node:
 
     def expire(self, session: Session) -> None:
         """Look at a session whose token, or one of whose subscriptions' tokens, may have ended."""
-        end = session.expire_at + self.config.client.expired_close_delay
-        if session.expire_at and end <= self._wall():
+        end = self._end_of(session)
+        if end and end <= self._wall():
+            if self._renews(session):
+                start(self._renew(session))
+            else:
+                self.disconnect(session, codes.CONNECTION_EXPIRED)
+            return
+        self.members.expire(session)
+        self._schedule(session)
+
+    async def _renew(self, session: Session) -> None:
+        """Let the application say whether a client goes on."""
+        try:
+            reply = await self.app.refresh(session)
+            info = content(reply.info, reply.b64info)
+        except Disconnected as reason:
+            self.disconnect(session, reason.disconnect)
+            return
+        except (OSError, Refused) as error:
+            log.warning("refresh failed", client=session.id, error=str(error))
+            reply, info = RefreshReply(expire_at=int(self._wall()) + RETRY_AFTER), UNSET
+        if session.ended:
+            return
+        if reply.expired:
             self.disconnect(session, codes.CONNECTION_EXPIRED)
             return
-        following = self.members.expire(session)
-        if not session.ended:
-            ends = [each for each in (following, end if session.expire_at else 0.0) if each]
-            self._wake_at(session, min(ends, default=0.0))
+        session.expire_at = reply.expire_at
+        self._schedule(session)
+        await self._show(session, info)
 
     # -- a client goes
 
@@ -439,12 +489,17 @@ class Node:
         else:
             options = self.rules.check(name)
             info = session.info
+            if options.publish_proxy_enabled:
+                data, skips = await self.app.publish(session, name, data)
+                skip_history = skip_history or skips
             subscription = None
             if session.subscriptions:
                 subscription = session.find(self.hub.channels.get(name))
                 if subscription is not None:
                     info = subscription.info
-            if not self.rules.may_publish(options, session.user, subscription is not None):
+            if not options.publish_proxy_enabled and not self.rules.may_publish(
+                options, session.user, subscription is not None
+            ):
                 raise Refused(codes.PERMISSION_DENIED)
         self.counters.publications += 1
         history = None if skip_history else _history(options)
@@ -453,6 +508,14 @@ class Node:
     def _transport_of(self, client: str) -> Transport:
         session = self.clients.get(client)
         return session.transport if session is not None else GONE
+
+    async def rpc(
+        self, session: Session, method: str, data: Raw | UnsetType
+    ) -> Raw | UnsetType:
+        """Ask the application. Raises `Refused`: 104 when there is none, or what it says."""
+        if not self.app.handles("rpc"):
+            raise Refused(codes.METHOD_NOT_FOUND)
+        return await self.app.rpc(session, method, data)
 
     def send(self, session: Session, data: Raw) -> None:
         """Send a message to one client, outside of any channel."""

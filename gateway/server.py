@@ -13,6 +13,7 @@ import structlog
 
 import fastws
 from gateway import codes
+from gateway.app import App, NoApp
 from gateway.auth.handshake import OriginCheck, select_subprotocol, token_of
 from gateway.config import Config
 from gateway.engines import MemoryEngine
@@ -22,7 +23,7 @@ from gateway.node import Node
 from gateway.protocols.centrifuge import CentrifugeJson
 from gateway.session import Session
 from gateway.stepping import start
-from gateway.transports.websocket import TOKEN, WebSocketEndpoint
+from gateway.transports.websocket import OPENING, WebSocketEndpoint
 
 log = structlog.get_logger("gateway")
 
@@ -34,12 +35,14 @@ SWEEP_PERIOD = 0.25
 class Gateway:
     """One gateway process on the running loop. ``async with`` starts and stops it.
 
-    Raises `ConfigError` for keys of tokens that cannot be used.
+    ``app`` decides in place of the webhooks of the configuration. Raises `ConfigError` for keys of
+    tokens that cannot be used.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, app: App | None = None) -> None:
         self.config = config
-        self.node = Node(config, MemoryEngine())
+        self.app = app if app is not None else _webhooks(config)
+        self.node = Node(config, MemoryEngine(), app=self.app)
         self._http = HttpSide(make_app(self.node))
         self._server: fastws.Server | None = None
         self._endpoint = WebSocketEndpoint(self.node, CentrifugeJson(self.node))
@@ -59,6 +62,7 @@ class Gateway:
             config.dev
             or config.client.allow_anonymous_connect_without_token
             or self.node.tokens.has_keys
+            or self.app.handles("connect")
         )
 
     @property
@@ -77,7 +81,9 @@ class Gateway:
         """Start the engine, then listen. Raises `OSError` when the port is not to be had."""
         config, node = self.config, self.node
         source = config.client.token_source
+        self.app.node = node
         await node.start()
+        await self.app.start()
         self._server = await fastws.serve(
             self._endpoint.new_session,
             config.http_server.address,
@@ -108,8 +114,13 @@ class Gateway:
             self.node.counters.refused_origins += 1
             return ws.respond(403, "Pages of this origin may not connect.\n")
         token = token_of(request, self.config.client.token_source)
-        if token:
-            setattr(ws, TOKEN, token)
+        headers = {
+            name: ", ".join(values)
+            for name in self.app.http_headers
+            if (values := request.headers.get_all(name))
+        }
+        if token or headers:
+            setattr(ws, OPENING, (token, headers or None))
         return None
 
     def _subprotocol(self, ws: fastws.Connection, offered: Sequence[str]) -> str | None:
@@ -162,5 +173,15 @@ class Gateway:
             self._clockwork.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._clockwork
+        await self.app.close()
         await self.node.close()
         log.info("stopped")
+
+
+def _webhooks(config: Config) -> App:
+    proxies = (config.client.proxy, config.channel.proxy, config.rpc)
+    if not any(getattr(each, name).enabled for each in proxies for name in each.__struct_fields__):
+        return NoApp()
+    from gateway.app.webhooks import Webhooks  # needs aiohttp, which others do not
+
+    return Webhooks(config)

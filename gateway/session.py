@@ -18,11 +18,12 @@ if TYPE_CHECKING:
 
 
 class Credentials(Struct, frozen=True):
-    """What a token said of its client that others do not see."""
+    """What a token, or the application, said of its client that others do not see."""
 
     token_id: str = ""  # claim jti
     issued_at: float | None = None
     meta: Raw | UnsetType = UNSET
+    by_app: bool = False  # it was the application
 
 
 class Subscription:
@@ -78,6 +79,7 @@ class Session:
         "ended",
         "endpoint",
         "expire_at",
+        "headers",
         "inbox",
         "info",
         "slot",
@@ -94,6 +96,7 @@ class Session:
         self.endpoint = endpoint
         self.info: ClientInfo | None = None  # None until the client has connected
         self.token = ""  # from the opening request, until the client has connected
+        self.headers: dict[str, str] | None = None  # from there too, for the application
         self.credentials: Credentials | None = None
         self.expire_at = 0.0  # Unix time; 0 for never
         self.subscriptions: tuple[Subscription, ...] = ()

@@ -15,7 +15,9 @@ class Source(IntEnum):
     """Where a subscription comes from. Numbers are Centrifugo's."""
 
     CONNECTION_TOKEN = 1
+    CONNECT_PROXY = 2
     SUBSCRIPTION_TOKEN = 3
+    SUBSCRIBE_PROXY = 4
     USER_LIMITED = 5
     CLIENT_ALLOWED = 6
     CLIENT_INSECURE = 7

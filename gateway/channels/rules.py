@@ -133,6 +133,14 @@ class ChannelRules:
         """Whether only a subscription token lets a client in."""
         return bool(self._private) and channel.startswith(self._private)
 
+    def asks_app(self, channel: str, options: ChannelOptions) -> bool:
+        """Whether the application says who may subscribe."""
+        return (
+            options.subscribe_proxy_enabled
+            and not self.needs_token(channel)
+            and not (options.allow_user_limited_channels and self._is_user_limited(channel))
+        )
+
     def may_subscribe(self, channel: str, options: ChannelOptions, user: str) -> bool:
         """Whether a client may subscribe without a token."""
         if self.needs_token(channel):

@@ -218,6 +218,7 @@ def _check(config: Config) -> None:
             f"{config.engine.type!r} keeps channels within one process, so only 1 is possible"
         )
     _check_channels(config)
+    _check_proxies(config)
     _check_token("client.token", client.token)
     _check_token("client.subscription_token", client.subscription_token)
 
@@ -253,6 +254,20 @@ def _check_channels(config: Config) -> None:
             raise ConfigError(
                 f'{where}.auto_cache_recover needs force_recovery and force_recovery_mode = "cache"'
             )
+
+
+def _check_proxies(config: Config) -> None:
+    client, channel = config.client.proxy, config.channel.proxy
+    for where, proxy in (
+        ("client.proxy.connect", client.connect),
+        ("client.proxy.refresh", client.refresh),
+        ("channel.proxy.subscribe", channel.subscribe),
+        ("channel.proxy.publish", channel.publish),
+        ("channel.proxy.sub_refresh", channel.sub_refresh),
+        ("rpc.proxy", config.rpc.proxy),
+    ):
+        if proxy.enabled and not proxy.endpoint.startswith(("https://", "http://")):
+            raise ConfigError(f"{where}.endpoint = {proxy.endpoint!r}: not an http(s) address")
 
 
 def _check_token(where: str, token: Token) -> None:

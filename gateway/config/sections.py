@@ -77,6 +77,30 @@ class TokenSource(Struct, frozen=True):
     subprotocol_prefix: str = ""
 
 
+class Proxy(Struct, frozen=True):
+    """A webhook: where it goes, how long it may take, and which headers of a client go along."""
+
+    enabled: bool = False
+    endpoint: str = ""
+    timeout: Seconds = 1.0
+    http_headers: list[str] = field(default_factory=list)
+
+
+class ClientProxies(Struct, frozen=True):
+    """Webhooks about connections."""
+
+    connect: Proxy = field(default_factory=Proxy)
+    refresh: Proxy = field(default_factory=Proxy)
+
+
+class ChannelProxies(Struct, frozen=True):
+    """Webhooks about channels, for those whose options ask for them."""
+
+    subscribe: Proxy = field(default_factory=Proxy)
+    publish: Proxy = field(default_factory=Proxy)
+    sub_refresh: Proxy = field(default_factory=Proxy)
+
+
 class PersonalChannel(Struct, frozen=True):
     """Every user with an id is subscribed to a channel of their own."""
 
@@ -106,6 +130,7 @@ class Client(Struct, frozen=True):
     token: Token = field(default_factory=Token)
     subscription_token: SubscriptionToken = field(default_factory=SubscriptionToken)
     token_source: TokenSource = field(default_factory=TokenSource)
+    proxy: ClientProxies = field(default_factory=ClientProxies)
 
 
 class ChannelOptions(Struct, frozen=True):
@@ -140,6 +165,9 @@ class ChannelOptions(Struct, frozen=True):
     allow_history_for_anonymous: bool = False
     allow_user_limited_channels: bool = False
     channel_regex: str = ""
+    subscribe_proxy_enabled: bool = False
+    publish_proxy_enabled: bool = False
+    sub_refresh_proxy_enabled: bool = False
 
 
 class Namespace(ChannelOptions, frozen=True):
@@ -158,6 +186,13 @@ class Channel(Struct, frozen=True):
     user_separator: Mark = ","
     without_namespace: ChannelOptions = field(default_factory=ChannelOptions)
     namespaces: list[Namespace] = field(default_factory=list)
+    proxy: ChannelProxies = field(default_factory=ChannelProxies)
+
+
+class Rpc(Struct, frozen=True):
+    """The webhook that answers a client's ``rpc``."""
+
+    proxy: Proxy = field(default_factory=Proxy)
 
 
 class Engine(Struct, frozen=True):
@@ -188,6 +223,7 @@ class Config(Struct, frozen=True):
     websocket: WebSocket = field(default_factory=WebSocket)
     client: Client = field(default_factory=Client)
     channel: Channel = field(default_factory=Channel)
+    rpc: Rpc = field(default_factory=Rpc)
     engine: Engine = field(default_factory=Engine)
     shutdown: Shutdown = field(default_factory=Shutdown)
     log: Log = field(default_factory=Log)

@@ -12,8 +12,9 @@ from gateway.protocols.base import ClientProtocol
 from gateway.session import Session
 from gateway.transports.base import Transport
 
-# The attribute of a connection that keeps a token of its opening request until there is a session.
-TOKEN = "token"
+# The attribute of a connection that keeps what its opening request said until there is a session:
+# a token and headers.
+OPENING = "opening"
 
 
 class WebSocketEndpoint:
@@ -52,7 +53,7 @@ class WebSocketSession(Session):
     endpoint: WebSocketEndpoint
 
     def on_open(self, ws: fastws.Connection) -> None:
-        self.token = vars(ws).pop(TOKEN, "")
+        self.token, self.headers = vars(ws).pop(OPENING, ("", None))
         self.endpoint.node.open(self, ws, ws.slot)
 
     def on_message(self, ws: fastws.Connection, message: str | bytes) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from gateway.app import App
 from gateway.config import Config
 from gateway.engines import Engine, MemoryEngine
 from gateway.heartbeat import Heartbeat
@@ -99,13 +100,19 @@ class Client:
 class World:
     """A node with its protocol and heartbeat, on a clock that tests turn."""
 
-    def __init__(self, config: Config | None = None, engine: Engine | None = None) -> None:
+    def __init__(
+        self,
+        config: Config | None = None,
+        engine: Engine | None = None,
+        app: App | None = None,
+    ) -> None:
         self.now = 1000.0
         self.node = Node(
             config or DEV,
             engine or MemoryEngine(lambda: self.now),
             clock=lambda: self.now,
             wall=lambda: self.now,
+            app=app,
         )
         self.protocol = CentrifugeJson(self.node)
         self.endpoint = FakeEndpoint(self.protocol)

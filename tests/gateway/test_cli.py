@@ -121,3 +121,20 @@ def test_an_unusable_key_ends_it_with_one_line_and_status_2() -> None:
     assert ended.returncode == 2
     assert "client.token.rsa_public_key: not a usable public key" in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+def test_an_application_is_named_on_the_command_line() -> None:
+    arguments = ["serve", "--port", "0", "--config", "examples/chat_app.toml"]
+    with gateway(*arguments, "--app", "examples.chat_app:Chat") as process:
+        port = json.loads(read_until(process, "listening")[-1])["port"]
+        with connect(f"ws://127.0.0.1:{port}/connection/websocket") as ws:
+            ws.send('{"id":1,"connect":{"data":{"name":"ann"}}}')
+            assert "room:lobby" in json.loads(ws.recv(timeout=10))["connect"]["subs"]
+
+
+@pytest.mark.parametrize("name", ["nowhere:app", "examples.chat_app:Nobody", "json:dumps"])
+def test_an_application_that_is_none_is_one_line_and_status_2(name: str) -> None:
+    ended = run("serve", "--app", name)
+    assert ended.returncode == 2
+    assert ended.stderr.startswith(f"fastws-gateway: --app {name}: ")
+    assert ended.stderr.count("\n") == 1

@@ -112,6 +112,7 @@ class ConnectResult(Struct, gc=False, omit_defaults=True):
     version: str
     expires: bool = False
     ttl: int = 0  # seconds until the client has to refresh
+    data: Raw | UnsetType = UNSET  # from the application
     subs: dict[str, Subscribed] = {}  # server-side subscriptions
     ping: int = 0  # seconds between pings of ours; the client gives us up when none comes
     pong: bool = False  # whether it has to answer them
@@ -140,6 +141,10 @@ class HistoryResult(Struct, gc=False):
     offset: int
 
 
+class RpcResult(Struct, gc=False, omit_defaults=True):
+    data: Raw | UnsetType = UNSET
+
+
 class Reply(Struct, gc=False, omit_defaults=True):
     id: int
     error: Error | None = None
@@ -151,6 +156,7 @@ class Reply(Struct, gc=False, omit_defaults=True):
     presence_stats: PresenceStatsResult | None = None
     history: HistoryResult | None = None
     ping: Empty | None = None
+    rpc: RpcResult | None = None
     refresh: RefreshResult | None = None
     sub_refresh: Expiry | None = None
 

@@ -30,6 +30,7 @@ from gateway.protocols.centrifuge.messages import (
     PushReply,
     RefreshResult,
     Reply,
+    RpcResult,
     WithInfo,
 )
 from gateway.session import Session, Subscription
@@ -166,7 +167,8 @@ class CentrifugeJson:
         if command.ping is not None:
             return Reply(number, ping=EMPTY)
         if command.rpc is not None:
-            raise Refused(codes.METHOD_NOT_FOUND)  # no application behind us yet
+            answer = await node.rpc(session, command.rpc.method, command.rpc.data)
+            return Reply(number, rpc=RpcResult(answer))
         if command.refresh is not None:
             end = await node.refresh(session, command.refresh.token)
             renewed = RefreshResult(session.id, __version__, end.expires, end.ttl)
@@ -186,13 +188,16 @@ class CentrifugeJson:
             for name, sub in request.subs.items()
             if sub.recover
         }
-        connected = await self._node.connect(session, request.token, request.data, since)
+        connected = await self._node.connect(
+            session, request.token, request.data, since, request.name, request.version
+        )
         seconds = self._ping_seconds
         result = ConnectResult(
             connected.info.client,
             __version__,
             connected.expiry.expires,
             connected.expiry.ttl,
+            connected.data,
             connected.subs,
             ping=seconds,
             pong=seconds > 0,
@@ -279,7 +284,7 @@ class _Batch:
             except Disconnected:
                 raise
             except OSError as error:
-                log.warning("engine failed", client=self._session.id, error=str(error))
+                log.warning("out of reach", client=self._session.id, error=str(error))
                 self._refuse(command, codes.INTERNAL)
             except Exception:
                 log.exception("command failed", client=self._session.id)
