@@ -55,6 +55,13 @@ class Clients:
         """The client of this id."""
         return self._by_id.get(client)
 
+    def count(self, user: str) -> int:
+        """How many connections a user has."""
+        known = self._by_user.get(user)
+        if known is None:
+            return 0
+        return len(known) if isinstance(known, set) else 1
+
     def of_user(self, user: str) -> Collection[Session]:
         """All clients of a user, which must not be the anonymous one."""
         known = self._by_user.get(user)

@@ -71,6 +71,7 @@ class NodeCollector(Collector):
         hooks = getattr(self._node.app.app, "hooks", {})
         labelled = (
             ("disconnects", "Ended client connections.", "code", counters.disconnects),
+            ("limits_reached", "What was refused by a limit.", "limit", self._node.limits.reached),
             ("api_calls", "Calls of the HTTP API.", "method", counters.api_calls),
             ("webhooks", "Webhooks called.", "event", {n: h.calls for n, h in hooks.items()}),
             (

@@ -30,6 +30,7 @@ from gateway.config import ChannelOptions, Config
 from gateway.engines import Engine, HistoryQuery, HistorySettings, Once
 from gateway.heartbeat import Heartbeat
 from gateway.hub import Hub
+from gateway.limits import Limits
 from gateway.membership import Membership, expiry
 from gateway.metrics import Counters
 from gateway.model import (
@@ -83,6 +84,7 @@ class Node:
         self.counters = Counters()
         self.heartbeat: Heartbeat | None = None  # comes with the listening server
         self.rules = ChannelRules(config)
+        self.limits = Limits(config.client)
         self.app = AppCalls(app if app is not None else NoApp())
         self.revocations = Revocations(wall)
         self.uid = _new_id()
@@ -119,6 +121,7 @@ class Node:
         """Called about once a second."""
         self.engine.tick()
         self.revocations.expire()
+        self.limits.tick(self.clock())
         if self.heartbeat is not None:
             self.heartbeat.sweep_expired(self.clock())
 
@@ -129,6 +132,8 @@ class Node:
         session.transport = transport
         session.slot = slot
         self.counters.connections += 1
+        if session.address:
+            self.limits.opened(session.address)
         if self.heartbeat is not None:
             self.heartbeat.open(session, self.clock())
 
@@ -149,7 +154,7 @@ class Node:
 
         Raises `Refused`: 109 token expired, 100 keys, application or engine out of reach, 102 a
         channel of an unknown namespace; `Disconnected`: 3500 invalid token, 3501 connected already
-        or no token, 3505 too many channels, 3507 not this user.
+        or no token, 3504 too many connections, 3505 too many channels, 3507 not this user.
         """
         if session.info is not None:
             raise Disconnected(codes.INVALID_REQUEST, "client has connected already")
@@ -174,6 +179,8 @@ class Node:
             raise Refused(codes.EXPIRED)
         if self.revocations.is_blocked(claims.sub):
             raise Disconnected(codes.NOT_PERMITTED, "the user is blocked")
+        if claims.sub and not self.limits.check_user(self.clients.count(claims.sub)):
+            raise Disconnected(codes.CONNECTION_LIMIT, "the user has too many connections")
         session.expire_at = claims.expires
         session.info = ClientInfo(client, claims.sub, claims.info)
         self._evict_others(session)
@@ -373,6 +380,8 @@ class Node:
     def leave(self, session: Session, code: int) -> None:
         """The transport has closed, with this close code."""
         self.counters.connections -= 1
+        if session.address:
+            self.limits.closed(session.address)
         if self.heartbeat is not None:
             self.heartbeat.close(session)
         if not session.ended:

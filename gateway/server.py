@@ -113,14 +113,22 @@ class Gateway:
         if not self._origins.allows(request):
             self.node.counters.refused_origins += 1
             return ws.respond(403, "Pages of this origin may not connect.\n")
+        limits, address = self.node.limits, ""
+        if limits.counts_addresses:
+            address = str(ws.remote_address[0])
+        refusal = limits.check_connection(
+            address, self.node.counters.connections, self.node.clock()
+        )
+        if refusal is not None:
+            return ws.respond(refusal[0], f"{refusal[1]} is reached.\n")
         token = token_of(request, self.config.client.token_source)
         headers = {
             name: ", ".join(values)
             for name in self.app.http_headers
             if (values := request.headers.get_all(name))
         }
-        if token or headers:
-            setattr(ws, OPENING, (token, headers or None))
+        if token or headers or address:
+            setattr(ws, OPENING, (token, headers or None, address))
         return None
 
     def _subprotocol(self, ws: fastws.Connection, offered: Sequence[str]) -> str | None:

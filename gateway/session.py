@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from gateway.channels.filters import TagFilter
     from gateway.channels.grants import Grant, Source
     from gateway.hub import Channel
+    from gateway.limits import Bucket
     from gateway.transports.base import Endpoint, Transport
 
 
@@ -75,6 +76,8 @@ class Session:
     """
 
     __slots__ = (
+        "address",
+        "bucket",
         "credentials",
         "ended",
         "endpoint",
@@ -97,6 +100,8 @@ class Session:
         self.info: ClientInfo | None = None  # None until the client has connected
         self.token = ""  # from the opening request, until the client has connected
         self.headers: dict[str, str] | None = None  # from there too, for the application
+        self.address = ""  # where addresses are counted
+        self.bucket: Bucket | None = None  # where commands are
         self.credentials: Credentials | None = None
         self.expire_at = 0.0  # Unix time; 0 for never
         self.subscriptions: tuple[Subscription, ...] = ()

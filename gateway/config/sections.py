@@ -121,6 +121,12 @@ class Client(Struct, frozen=True):
     allow_anonymous_connect_without_token: bool = False
     disallow_anonymous_connection_tokens: bool = False
     connect_include_server_time: bool = False
+    connection_limit: Count = 0
+    connection_rate_limit: Count = 0
+    ip_connection_limit: Count = 0
+    user_connection_limit: Count = 0
+    command_rate_limit: Count = 0
+    user_command_rate_limit: Count = 0
     channel_limit: Count = 128
     queue_max_size: Annotated[int, Meta(ge=1, le=2**31 - 1)] = 1048576
     history_max_publication_limit: Count = 300

@@ -13,7 +13,7 @@ from gateway.session import Session
 from gateway.transports.base import Transport
 
 # The attribute of a connection that keeps what its opening request said until there is a session:
-# a token and headers.
+# a token, headers and an address.
 OPENING = "opening"
 
 
@@ -53,7 +53,9 @@ class WebSocketSession(Session):
     endpoint: WebSocketEndpoint
 
     def on_open(self, ws: fastws.Connection) -> None:
-        self.token, self.headers = vars(ws).pop(OPENING, ("", None))
+        opening = vars(ws).pop(OPENING, None)
+        if opening is not None:
+            self.token, self.headers, self.address = opening
         self.endpoint.node.open(self, ws, ws.slot)
 
     def on_message(self, ws: fastws.Connection, message: str | bytes) -> None:

@@ -61,7 +61,6 @@ def test_every_command_is_there(command: str) -> None:
 UNUSED = {
     codes.UNAUTHORIZED,
     codes.EXPIRED,  # to a client that is gone
-    codes.TOO_MANY_REQUESTS,
     codes.CONNECTION_CLOSED,
     codes.SERVER_ERROR,
     codes.FORCE_RECONNECT,

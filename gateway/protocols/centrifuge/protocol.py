@@ -271,11 +271,14 @@ class _Batch:
             session.task = None
 
     async def _execute(self, frame: str | bytes) -> None:
+        limits = self._protocol._node.limits
         # All of a frame is understood before any of it is done.
         for command in [_parse(line) for line in _lines(frame)]:
             if self._session.ended:
                 return
             try:
+                if limits.counts_commands:
+                    self._check_rate(command)
                 reply = await self._protocol.execute(self._session, command, self)
                 if reply is not None:
                     self.add(reply)
@@ -289,6 +292,12 @@ class _Batch:
             except Exception:
                 log.exception("command failed", client=self._session.id)
                 self._refuse(command, codes.INTERNAL)
+
+    def _check_rate(self, command: Command) -> None:
+        """Raises `Refused` (111) for a client that is too fast. Pongs are free."""
+        node = self._protocol._node
+        if command != _PONG and not node.limits.take_command(self._session, node.clock()):
+            raise Refused(codes.TOO_MANY_REQUESTS)
 
     def _refuse(self, command: Command, error: Error) -> None:
         log.debug("command refused", client=self._session.id, code=error.code)
