@@ -7,20 +7,26 @@ import importlib
 import os
 import signal
 import sys
-from pathlib import Path
 from typing import Annotated, Any
 
 import structlog
 import typer
 
-from gateway import __version__, config, log
+from gateway import __version__, config, helpers, log
 from gateway.app import App
 from gateway.config import Config, ConfigError
 from gateway.server import Gateway
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
-EXIT_USAGE = 2
+for command in (
+    helpers.genconfig,
+    helpers.checkconfig,
+    helpers.configdoc,
+    helpers.gentoken,
+    helpers.checktoken,
+):
+    app.command()(command)
 
 
 @app.callback()
@@ -36,9 +42,7 @@ def version() -> None:
 
 @app.command()
 def serve(
-    config_file: Annotated[
-        Path | None, typer.Option("--config", "-c", help="TOML file.", envvar="FASTWS_CONFIG")
-    ] = None,
+    config_file: helpers.ConfigFile = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on. [127.0.0.1]")] = None,
     port: Annotated[int | None, typer.Option(help="Port; 0 takes a free one. [8000]")] = None,
     workers: Annotated[int | None, typer.Option(help="Processes. [1]")] = None,
@@ -62,11 +66,9 @@ def serve(
         log.configure(settings.log)
         _run(settings, application)
     except ConfigError as error:
-        typer.echo(f"fastws-gateway: {error}", err=True)
-        raise typer.Exit(EXIT_USAGE) from None
+        raise helpers.fail(error) from None
     except OSError as error:
-        typer.echo(f"fastws-gateway: cannot listen: {error}", err=True)
-        raise typer.Exit(1) from None
+        raise helpers.fail(f"cannot listen: {error}", 1) from None
 
 
 def _load_app(name: str) -> App:
