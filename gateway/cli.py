@@ -7,6 +7,8 @@ import importlib
 import os
 import signal
 import sys
+from collections.abc import Callable
+from functools import partial
 from typing import Annotated, Any
 
 import structlog
@@ -61,10 +63,11 @@ def serve(
         "dev": dev or None,
     }
     try:
-        settings = config.load(config_file, os.environ, flags)
+        read = partial(config.load, config_file, os.environ, flags)
+        settings = read()
         application = _load_app(app_name) if app_name is not None else None
         log.configure(settings.log)
-        _run(settings, application)
+        _run(settings, application, read)
     except ConfigError as error:
         raise helpers.fail(error) from None
     except OSError as error:
@@ -86,16 +89,18 @@ def _load_app(name: str) -> App:
     return found
 
 
-def _run(settings: Config, application: App | None) -> None:
+def _run(settings: Config, application: App | None, read: Callable[[], Config]) -> None:
     try:
         import uvloop
     except ImportError:  # not on Windows
-        asyncio.run(_serve(settings, application))
+        asyncio.run(_serve(settings, application, read))
     else:
-        uvloop.run(_serve(settings, application))
+        uvloop.run(_serve(settings, application, read))
 
 
-async def _serve(settings: Config, application: App | None) -> None:
+async def _serve(
+    settings: Config, application: App | None, read: Callable[[], Config]
+) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -104,7 +109,10 @@ async def _serve(settings: Config, application: App | None) -> None:
         structlog.get_logger("gateway").warning(
             "dev mode: anyone who reaches this port may connect, subscribe and publish"
         )
-    async with Gateway(settings, application) as gateway:
+    gateway = Gateway(settings, application)
+    if hasattr(signal, "SIGHUP"):
+        loop.add_signal_handler(signal.SIGHUP, _reload, gateway, read)
+    async with gateway:
         if not gateway.admits_anyone:
             structlog.get_logger("gateway").warning(
                 "nobody can connect: set a key in client.token, or "
@@ -113,6 +121,14 @@ async def _serve(settings: Config, application: App | None) -> None:
         await stop.wait()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)  # a second signal ends the process at once
+
+
+def _reload(gateway: Gateway, read: Callable[[], Config]) -> None:
+    """Read the configuration again; one with a fault is refused whole."""
+    try:
+        gateway.reload(read())
+    except ConfigError as error:
+        structlog.get_logger("gateway").error("not reloaded", error=str(error))
 
 
 def main() -> None:

@@ -35,7 +35,7 @@ ConfigFile = Annotated[
 TOKEN_TTL = 7 * 86400
 
 TEMPLATE = """\
-# A configuration of fastws-gateway: docs/gateway.md has every key; what is not here has its default.
+# A configuration of fastws-gateway. docs/gateway.md has every key; the rest has its default.
 
 [http_server]
 address = "127.0.0.1"

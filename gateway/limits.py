@@ -41,6 +41,16 @@ class Limits:
     """The limits of a configuration, and how far they are used up."""
 
     def __init__(self, settings: Client) -> None:
+        self.reached: Counter[str] = Counter()  # by the name of the limit
+        self._by_address: Counter[str] = Counter()
+        self._by_user: dict[str, Bucket] = {}
+        self.reload(settings)
+
+    def reload(self, settings: Client) -> None:
+        """Take other limits; what is open stays, and is counted from here on.
+
+        Addresses of connections that came while they were not counted are not known.
+        """
         self._connections = settings.connection_limit
         self._rate = settings.connection_rate_limit
         self._per_address = settings.ip_connection_limit
@@ -49,10 +59,7 @@ class Limits:
         self.user_connections = settings.user_connection_limit
         self.counts_addresses = self._per_address > 0
         self.counts_commands = self._commands > 0 or self._user_commands > 0
-        self.reached: Counter[str] = Counter()  # by the name of the limit
         self._accepted = Bucket(self._rate, 0.0)
-        self._by_address: Counter[str] = Counter()
-        self._by_user: dict[str, Bucket] = {}
 
     # -- connections
 

@@ -91,6 +91,12 @@ class Membership:
         self._behind: dict[str, StreamPosition] = {}  # what the last check has found missing
         hub.on_gap = self._lost
 
+    def reload(self, config: Config, rules: ChannelRules, tokens: TokenVerifier) -> None:
+        """Go on by other rules. Who is in a channel stays."""
+        self.rules = rules
+        self._client = config.client
+        self._tokens = tokens
+
     # -- in, because the client asks
 
     async def subscribe(

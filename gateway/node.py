@@ -83,7 +83,6 @@ class Node:
         self.clients = Clients()
         self.counters = Counters()
         self.heartbeat: Heartbeat | None = None  # comes with the listening server
-        self.rules = ChannelRules(config)
         self.limits = Limits(config.client)
         self.app = AppCalls(app if app is not None else NoApp())
         self.revocations = Revocations(wall)
@@ -91,13 +90,8 @@ class Node:
         self.started_at = clock()
         self.clock = clock
         self._wall = wall
-        client = config.client
-        self.tokens = TokenVerifier(client.token, "client.token", self.revocations, wall)
-        self.subscription_tokens = self.tokens
-        if client.subscription_token.enabled:
-            self.subscription_tokens = TokenVerifier(
-                client.subscription_token, "client.subscription_token", self.revocations, wall
-            )
+        self.rules = ChannelRules(config)
+        self.tokens, self.subscription_tokens = self._verifiers(config)
         self.members = Membership(
             config,
             engine,
@@ -110,6 +104,28 @@ class Node:
             clock=wall,
         )
         self.hub.transport_of = self._transport_of
+
+    def _verifiers(self, config: Config) -> tuple[TokenVerifier, TokenVerifier]:
+        """Of connection tokens and of subscription tokens. Raises `ConfigError`."""
+        client, wall = config.client, self._wall
+        tokens = TokenVerifier(client.token, "client.token", self.revocations, wall)
+        if not client.subscription_token.enabled:
+            return tokens, tokens
+        own = client.subscription_token
+        return tokens, TokenVerifier(own, "client.subscription_token", self.revocations, wall)
+
+    def reload(self, config: Config) -> None:
+        """Take what can change while clients are connected: keys, channels, limits.
+
+        Subscriptions keep the terms on which they were allowed. Raises `ConfigError`, and then
+        nothing has changed.
+        """
+        tokens, subscription_tokens = self._verifiers(config)
+        self.config = config
+        self.tokens, self.subscription_tokens = tokens, subscription_tokens
+        self.rules = ChannelRules(config)
+        self.limits.reload(config.client)
+        self.members.reload(config, self.rules, subscription_tokens)
 
     async def start(self) -> None:
         await self.engine.start(self.hub)

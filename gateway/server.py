@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import structlog
+from msgspec import structs
 
 import fastws
 from gateway import codes
@@ -30,6 +31,13 @@ log = structlog.get_logger("gateway")
 # How often the heartbeat looks. It is the error of its times, and it spreads pings out: many small
 # fan-outs stop the loop for a shorter time than one big one.
 SWEEP_PERIOD = 0.25
+
+# Seconds between batches of clients that are closed at a stop.
+DRAIN_PERIOD = 0.1
+
+# Sections that take effect at a start only. Of the others, the heartbeat's times, the queue's size
+# and the webhooks do too.
+FIXED = ("dev", "http_server", "http_api", "websocket", "rpc", "engine", "log")
 
 
 class Gateway:
@@ -107,6 +115,20 @@ class Gateway:
         self._clockwork = asyncio.get_running_loop().create_task(self._tick())
         log.info("listening", address=config.http_server.address, port=self.port)
 
+    def reload(self, config: Config) -> None:
+        """Take what can change without dropping anyone; warns of what needs a restart.
+
+        Raises `ConfigError`, and then nothing has changed.
+        """
+        fixed = [name for name in FIXED if getattr(config, name) != getattr(self.config, name)]
+        if fixed:
+            log.warning("needs a restart", sections=fixed)
+        config = structs.replace(config, **{name: getattr(self.config, name) for name in FIXED})
+        self.node.reload(config)
+        self.config = config
+        self._origins = OriginCheck(config.client.allowed_origins)
+        log.info("reloaded")
+
     def _route(self, ws: fastws.Connection, request: fastws.Request) -> Any:
         if request.path.partition("?")[0] != WEBSOCKET_PATH:
             return ws.respond(404, "There is no WebSocket here.\n")
@@ -157,8 +179,21 @@ class Gateway:
                 log.exception("heartbeat failed")
             await asyncio.sleep(SWEEP_PERIOD)
 
+    async def _drain(self) -> None:
+        """Close clients in batches, so that they do not all come to another process at once."""
+        assert self.node.heartbeat is not None
+        sessions = [session for session in self.node.heartbeat.sessions if session is not None]
+        at_once = max(1, int(self.config.shutdown.close_rate * DRAIN_PERIOD))
+        for begin in range(0, len(sessions), at_once):
+            if begin:
+                await asyncio.sleep(DRAIN_PERIOD)
+            await self.node.disconnect_all(sessions[begin : begin + at_once], codes.SHUTDOWN)
+
     async def stop(self) -> None:
-        """Stop accepting, close clients with 3001, let responses finish; after the time-out cut."""
+        """Stop accepting, close clients with 3001 at ``shutdown.close_rate``, let responses finish.
+
+        After ``shutdown.timeout`` what is left is cut.
+        """
         if self._server is None:
             return
         server, self._server = self._server, None
@@ -166,14 +201,14 @@ class Gateway:
         log.info("stopping", connections=self.node.counters.connections)
         server.close(close_connections=False)
         assert self.node.heartbeat is not None
-        sessions = [session for session in self.node.heartbeat.sessions if session is not None]
-        await self.node.disconnect_all(sessions, goodbye)
-        server.close(code=goodbye.code, reason=goodbye.reason)
         try:
             async with asyncio.timeout(self.config.shutdown.timeout):
+                await self._drain()
+                server.close(code=goodbye.code, reason=goodbye.reason)
                 await asyncio.gather(server.wait_closed(), self._http.close())
         except TimeoutError:
             log.warning("cutting connections", connections=len(server.connections))
+            server.close(code=goodbye.code, reason=goodbye.reason)
             for ws in server.connections:
                 ws.abort()
             self._http.abort()

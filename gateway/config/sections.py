@@ -208,9 +208,10 @@ class Engine(Struct, frozen=True):
 
 
 class Shutdown(Struct, frozen=True):
-    """How long a shutdown may take before connections are cut."""
+    """How long a shutdown may take before connections are cut, and clients closed per second."""
 
     timeout: Seconds = 30.0
+    close_rate: Annotated[int, Meta(ge=1, le=2**31 - 1)] = 5000
 
 
 class Log(Struct, frozen=True):
