@@ -110,7 +110,7 @@ class Gateway:
             stale_delay=config.client.stale_close_delay,
             on_ping=self._ping,
             on_dead=node.disconnect,
-            on_expired=node.expire,
+            on_expired=node.admission.expire,
         )
         self._clockwork = asyncio.get_running_loop().create_task(self._tick())
         log.info("listening", address=config.http_server.address, port=self.port)

@@ -168,12 +168,13 @@ class Api:
         terms.data = _payload(request.data, request.b64data)
         terms.expire_at = request.expire_at
         since = _position(request.recover_since)
-        await self._node.admit(clients, request.channel, terms, since)
+        await self._node.administration.subscribe(clients, request.channel, terms, since)
         return Done()
 
     async def unsubscribe(self, request: UnsubscribeRequest) -> Done:
         clients = self._clients(request.user, request.client)
-        self._node.expel(clients, request.channel, codes.UNSUBSCRIBED_BY_SERVER)
+        why = codes.UNSUBSCRIBED_BY_SERVER
+        self._node.administration.unsubscribe(clients, request.channel, why)
         return Done()
 
     async def disconnect(self, request: DisconnectRequest) -> Done:
@@ -192,12 +193,13 @@ class Api:
         if request.expired:
             await self._node.disconnect_all(clients, codes.CONNECTION_EXPIRED)
         else:
-            await self._node.extend(clients, request.expire_at, _payload(request.info))
+            info = _payload(request.info)
+            await self._node.administration.refresh(clients, request.expire_at, info)
         return Done()
 
     async def block_user(self, request: BlockUserRequest) -> Done:
         _require(request.user)
-        await self._node.block_user(request.user, request.expire_at)
+        await self._node.administration.block_user(request.user, request.expire_at)
         return Done()
 
     async def unblock_user(self, request: UserRequest) -> Done:
@@ -207,12 +209,12 @@ class Api:
 
     async def revoke_token(self, request: RevokeTokenRequest) -> Done:
         _require(request.uid)
-        await self._node.revoke_token(request.uid, request.expire_at)
+        await self._node.administration.revoke_token(request.uid, request.expire_at)
         return Done()
 
     async def invalidate_user_tokens(self, request: InvalidateUserTokensRequest) -> Done:
         _require(request.user)
-        await self._node.invalidate_user_tokens(
+        await self._node.administration.invalidate_user_tokens(
             request.user, request.issued_before, request.channel, request.expire_at
         )
         return Done()

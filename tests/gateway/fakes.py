@@ -126,7 +126,7 @@ class World:
             stale_delay=client.stale_close_delay,
             on_ping=self.pinged.extend,
             on_dead=self.node.disconnect,
-            on_expired=self.node.expire,
+            on_expired=self.node.admission.expire,
         )
         self._slots = 0
 

@@ -235,7 +235,7 @@ async def test_a_refresh_can_change_what_others_see() -> None:
 async def test_a_blocked_user_is_closed_and_kept_out() -> None:
     async with World(config()) as world:
         client, other = ann(world), world.client(token=token("bob"))
-        await world.node.block_user("ann", world.now + 100)
+        await world.node.administration.block_user("ann", world.now + 100)
         assert client.closed == (3507, "permission denied")
         assert other.closed is None
         again = world.open()
@@ -248,7 +248,7 @@ async def test_a_blocked_user_is_closed_and_kept_out() -> None:
 async def test_a_revoked_token_closes_its_connections_and_no_others() -> None:
     async with World(config()) as world:
         client, other = ann(world, jti="1"), ann(world, jti="2")
-        await world.node.revoke_token("1")
+        await world.node.administration.revoke_token("1")
         assert client.closed == INVALID
         assert other.closed is None
 
@@ -256,7 +256,7 @@ async def test_a_revoked_token_closes_its_connections_and_no_others() -> None:
 async def test_tokens_issued_before_a_time_close_their_connections() -> None:
     async with World(config()) as world:
         old, new, bob = ann(world, iat=900), ann(world, iat=950), world.client(token=token("bob"))
-        await world.node.invalidate_user_tokens("ann", 950)
+        await world.node.administration.invalidate_user_tokens("ann", 950)
         assert old.closed == INVALID
         assert (new.closed, bob.closed) == (None, None)
 

@@ -170,7 +170,7 @@ class CentrifugeJson:
             answer = await node.rpc(session, command.rpc.method, command.rpc.data)
             return Reply(number, rpc=RpcResult(answer))
         if command.refresh is not None:
-            end = await node.refresh(session, command.refresh.token)
+            end = await node.admission.refresh(session, command.refresh.token)
             renewed = RefreshResult(session.id, __version__, end.expires, end.ttl)
             return Reply(number, refresh=renewed)
         if command.sub_refresh is not None:
@@ -188,7 +188,7 @@ class CentrifugeJson:
             for name, sub in request.subs.items()
             if sub.recover
         }
-        connected = await self._node.connect(
+        connected = await self._node.admission.connect(
             session, request.token, request.data, since, request.name, request.version
         )
         seconds = self._ping_seconds
