@@ -110,10 +110,13 @@ class Admission:
         subs: Mapping[str, SubscribeOptions],
         since: Mapping[str, StreamPosition],
     ) -> dict[str, Subscribed]:
-        """Put a client into the channels of its token, and into its own one."""
+        """Put a client into the channels it was given, and into its own one."""
+        known = session.credentials
+        by_app = known is not None and known.by_app
+        source = Source.CONNECT_PROXY if by_app else Source.CONNECTION_TOKEN
         wanted: dict[str, Grant] = {}
         for name, sub in subs.items():
-            terms = grant(self._node.rules.options(name), Source.CONNECTION_TOKEN, sub.override)
+            terms = grant(self._node.rules.options(name), source, sub.override)
             terms.info, terms.data = sub.info, sub.data
             wanted[name] = terms
         personal = self._node.rules.personal_channel(session.user)

@@ -88,21 +88,15 @@ class Gateway:
     async def start(self) -> None:
         """Start the engine, then listen. Raises `OSError` when the port is not to be had."""
         config, node = self.config, self.node
-        source = config.client.token_source
         self.app.node = node
         await node.start()
         await self.app.start()
-        self._server = await fastws.serve(
-            self._endpoint.new_session,
-            config.http_server.address,
-            config.http_server.port,
-            process_request=self._route,
-            select_subprotocol=self._subprotocol if source.subprotocol_prefix else None,
-            http=self._http.protocol_factory,
-            ping_interval=None,  # the heartbeat pings, in the client's protocol
-            max_size=config.websocket.message_size_limit,
-            max_backlog=config.client.queue_max_size,
-        )
+        try:
+            self._server = await self._listen()
+        except BaseException:
+            await self.app.close()
+            await node.close()
+            raise
         node.heartbeat = Heartbeat(
             np.asarray(self._server.reactor.last_seen),
             interval=config.client.ping_interval,
@@ -114,6 +108,21 @@ class Gateway:
         )
         self._clockwork = asyncio.get_running_loop().create_task(self._tick())
         log.info("listening", address=config.http_server.address, port=self.port)
+
+    async def _listen(self) -> fastws.Server:
+        config = self.config
+        takes_subprotocols = bool(config.client.token_source.subprotocol_prefix)
+        return await fastws.serve(
+            self._endpoint.new_session,
+            config.http_server.address,
+            config.http_server.port,
+            process_request=self._route,
+            select_subprotocol=self._subprotocol if takes_subprotocols else None,
+            http=self._http.protocol_factory,
+            ping_interval=None,  # the heartbeat pings, in the client's protocol
+            max_size=config.websocket.message_size_limit,
+            max_backlog=config.client.queue_max_size,
+        )
 
     def reload(self, config: Config) -> None:
         """Take what can change without dropping anyone; warns of what needs a restart.

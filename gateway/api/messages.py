@@ -143,8 +143,9 @@ class ConnectionsRequest(Struct):
 
 
 class ChannelContext(Struct):
-    """Where a subscription comes from: 1 connection token, 3 subscription token, 5 user-limited
-    channel, 6 allowed to clients, 7 dev mode, 9 personal channel, 10 this API.
+    """Where a subscription comes from: 1 connection token, 2 application on connect, 3 subscription
+    token, 4 application, 5 user-limited channel, 6 allowed to clients, 7 dev mode, 9 personal
+    channel, 10 this API.
     """
 
     source: int

@@ -333,6 +333,19 @@ async def test_whatever_a_backend_answers_the_client_gets_a_code(given: Any) -> 
         assert error["code"] == (1000 if isinstance(given, dict) and "error" in given else 100)
 
 
+async def test_a_gateway_that_can_not_listen_lets_go_of_its_backend() -> None:
+    async with running(friendly) as (gateway, _):
+        taken = load(
+            flags={
+                "http_server.port": gateway.port,
+                "rpc.proxy.enabled": True,
+                "rpc.proxy.endpoint": "http://127.0.0.1:9/",
+            }
+        )
+        with pytest.raises(OSError, match="in use"):
+            await Gateway(taken).start()
+
+
 async def test_a_dead_backend_is_left_alone_for_a_while() -> None:
     keys = {"client.proxy.connect.endpoint": "http://127.0.0.1:9/connect"}
     async with running(friendly, **keys) as (gateway, _):
