@@ -174,7 +174,7 @@ class Admission:
         mine = {
             each.channel.name
             for each in session.subscriptions
-            if each.source is Source.CONNECTION_TOKEN
+            if each.terms.source is Source.CONNECTION_TOKEN
         }
         if mine != set(claims.subs):
             raise Disconnected(codes.INSUFFICIENT_STATE, "the token is for other channels")
@@ -188,7 +188,7 @@ class Admission:
         session.info = ClientInfo(old.client, old.user, conn_info)
         for subscription in session.subscriptions:
             subscription.info = with_channel_info(session.info, subscription.info.chan_info)
-            if subscription.presence:
+            if subscription.terms.presence:
                 await self._node.engine.presence_add(subscription.channel.name, subscription.info)
 
     # -- a client's time

@@ -147,10 +147,10 @@ class Hub:
         With ``position`` it has everything up to there, and gets what follows without a gap.
         """
         channel, session = subscription.channel, subscription.session
-        wanted = subscription.filter
+        wanted = subscription.terms.filter
         session.subscriptions = (*session.subscriptions, subscription)
         self.subscriptions += 1
-        if subscription.watches:
+        if subscription.terms.push_join_leave:
             channel.watchers = _add(channel.watchers, subscription)
         if position is None:
             channel.subscribers = _add(channel.subscribers, subscription, False, wanted)
@@ -167,16 +167,17 @@ class Hub:
         """Take a session out of a channel that it is in."""
         channel, session = subscription.channel, subscription.session
         channel.subscribers = _remove(
-            channel.subscribers, subscription, subscription.positioned, subscription.filter
+            channel.subscribers, subscription, subscription.positioned, subscription.terms.filter
         )
         if channel.newcomers:
             channel.newcomers = tuple(
                 pair for pair in channel.newcomers if pair[0] is not subscription
             )
-        if subscription.watches:
+        if subscription.terms.push_join_leave:
             channel.watchers = _remove(channel.watchers, subscription)
-        session.subscriptions = tuple(
-            other for other in session.subscriptions if other is not subscription
+        mine = session.subscriptions
+        session.subscriptions = (
+            tuple(other for other in mine if other is not subscription) if len(mine) > 1 else ()
         )
         self.subscriptions -= 1
 
@@ -221,7 +222,7 @@ class Hub:
                 channel.newcomers = (*channel.newcomers, (subscription, last))
             elif offset == last + 1:
                 channel.subscribers = _add(
-                    channel.subscribers, subscription, True, subscription.filter
+                    channel.subscribers, subscription, True, subscription.terms.filter
                 )
             else:
                 lost.append(subscription)
@@ -277,7 +278,7 @@ class Hub:
         finally:
             if left_out is not None:  # its audience may have lost all others meanwhile
                 channel.subscribers = _add(
-                    channel.subscribers, left_out, left_out.positioned, left_out.filter
+                    channel.subscribers, left_out, left_out.positioned, left_out.terms.filter
                 )
 
     def _fan_out(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterable
+from copy import copy
 from typing import TYPE_CHECKING
 
 import structlog
@@ -118,7 +119,6 @@ class Membership:
         if limit and len(session.subscriptions) >= limit:
             raise Refused(codes.LIMIT_EXCEEDED)
         terms = await self._terms(session, request, options)
-        terms.must_recover = bool(request.flag & MUST_RECOVER)
         since = StreamPosition(request.offset, request.epoch) if request.recover else None
         return await self.enter(session, name, terms, since)
 
@@ -136,10 +136,17 @@ class Membership:
         elif self.rules.asks_app(name, options):
             terms = await self._app.subscribe(session, request, options)
         elif self.rules.may_subscribe(name, options, user):
-            terms = grant(options, self.rules.source(name, options))
+            terms = self.rules.terms(name, options)
         else:
             raise Refused(codes.PERMISSION_DENIED)
-        if request.positioned or request.recoverable or request.join_leave or request.tf:
+        if (
+            request.positioned
+            or request.recoverable
+            or request.join_leave
+            or request.tf is not None
+            or request.flag
+        ):
+            terms = copy(terms)
             self._grant_wishes(terms, session, request, options)
         return terms
 
@@ -147,6 +154,7 @@ class Membership:
         self, terms: Grant, session: Session, request: SubscribeRequest, options: ChannelOptions
     ) -> None:
         """What the client may have if it asks; it counts as a subscriber already."""
+        terms.must_recover = bool(request.flag & MUST_RECOVER)
         user = session.user
         sees_history = self.rules.may_see_history(options, user, True)
         keeps_history = bool(options.history_size and options.history_ttl)
@@ -236,7 +244,7 @@ class Membership:
             if terms.presence:
                 await engine.presence_add(name, subscription.info)
             position, result = None, Subscribed()
-            if terms.tracks_position:
+            if subscription.positioned:
                 position, result = await self._catch_up(channel, terms, since)
             if session.ended:
                 raise Refused(codes.EXPIRED)  # nobody is there to read it
@@ -301,7 +309,7 @@ class Membership:
 
     async def joined(self, subscription: Subscription) -> None:
         """Tell who wants to know, the newcomer included, that a session is in a channel."""
-        if subscription.join_leave:
+        if subscription.terms.join_leave:
             await self._engine.publish_join(subscription.channel.name, subscription.info)
 
     # -- out
@@ -342,16 +350,16 @@ class Membership:
         name, info = subscription.channel.name, subscription.info
         if emptied and name not in self._hub.channels:
             await self._engine.unsubscribe(name)
-        if subscription.presence:
+        if subscription.terms.presence:
             await self._engine.presence_remove(name, info)
-        if subscription.join_leave:
+        if subscription.terms.join_leave:
             await self._engine.publish_leave(name, info)
 
     async def _forget(self, channel: Channel, subscription: Subscription) -> None:
         """Undo the first steps of a subscription that failed."""
         if self._hub.release(channel) and channel.live:
             await self._engine.unsubscribe(channel.name)
-        if subscription.presence and subscription.session.find(channel) is None:
+        if subscription.terms.presence and subscription.session.find(channel) is None:
             await self._engine.presence_remove(channel.name, subscription.info)
 
     # -- what ends by itself
@@ -399,7 +407,7 @@ class Membership:
     def _renews(self, subscription: Subscription) -> bool:
         """Whether the application renews a subscription, and not the client."""
         return (
-            subscription.source is Source.SUBSCRIBE_PROXY
+            subscription.terms.source is Source.SUBSCRIBE_PROXY
             and self.rules.options(subscription.channel.name).sub_refresh_proxy_enabled
         )
 

@@ -11,8 +11,7 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 from gateway.model import ClientInfo
 
 if TYPE_CHECKING:
-    from gateway.channels.filters import TagFilter
-    from gateway.channels.grants import Grant, Source
+    from gateway.channels.grants import Grant
     from gateway.hub import Channel
     from gateway.limits import Bucket
     from gateway.transports.base import Endpoint, Transport
@@ -28,37 +27,29 @@ class Credentials(Struct, frozen=True):
 
 
 class Subscription:
-    """A session in a channel."""
+    """A session in a channel. Its ``terms`` may be shared with others, and do not change."""
 
     __slots__ = (
         "channel",
         "expire_at",
-        "filter",
         "info",
-        "join_leave",
         "positioned",
-        "presence",
         "server_side",
         "session",
-        "source",
-        "watches",
+        "terms",
     )
 
     def __init__(
-        self, session: Session, channel: Channel, grant: Grant, *, server_side: bool
+        self, session: Session, channel: Channel, terms: Grant, *, server_side: bool
     ) -> None:
         assert session.info is not None, "the client has connected"
         self.session = session
         self.channel = channel
+        self.terms = terms
         self.server_side = server_side  # the client did not ask for it
-        self.source: Source = grant.source
-        self.presence = grant.presence
-        self.join_leave = grant.join_leave
-        self.watches = grant.push_join_leave
-        self.positioned = grant.tracks_position
-        self.filter: TagFilter | None = grant.filter
-        self.expire_at = grant.expire_at
-        self.info = with_channel_info(session.info, grant.info)
+        self.positioned = terms.positioning or terms.recovery
+        self.expire_at = terms.expire_at
+        self.info = with_channel_info(session.info, terms.info)
 
 
 def with_channel_info(info: ClientInfo, chan_info: Raw | UnsetType) -> ClientInfo:

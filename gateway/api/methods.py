@@ -250,7 +250,9 @@ def _position(since: Position | None) -> StreamPosition | None:
 
 
 def _connection(session: Session) -> ConnectionInfo:
-    channels = {each.channel.name: ChannelContext(each.source) for each in session.subscriptions}
+    channels = {
+        each.channel.name: ChannelContext(each.terms.source) for each in session.subscriptions
+    }
     state = ConnectionState(channels)
     known = session.credentials
     if known is not None:

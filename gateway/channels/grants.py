@@ -42,10 +42,6 @@ class Grant(Struct, gc=False):
     expire_at: float = 0.0  # Unix time; 0 for never
     filter: TagFilter | None = None
 
-    @property
-    def tracks_position(self) -> bool:
-        return self.positioning or self.recovery
-
 
 def grant(options: ChannelOptions, source: Source, override: Override | None = None) -> Grant:
     """The terms that a channel gives to everybody, changed by a token or a backend."""

@@ -12,7 +12,7 @@ import re
 from msgspec import structs
 
 from gateway import codes
-from gateway.channels.grants import Source
+from gateway.channels.grants import Grant, Source, grant
 from gateway.codes import Refused
 from gateway.config import ChannelOptions, Config, Namespace
 
@@ -56,6 +56,7 @@ class ChannelRules:
             if options.channel_regex
         }
         self._known: dict[str, ChannelOptions] = {}
+        self._terms: dict[tuple[int, Source], Grant] = {}  # by the options, which stay
         feature = config.client.subscribe_to_user_personal_channel
         namespace_name = feature.personal_channel_namespace
         self._personal = (
@@ -151,13 +152,18 @@ class ChannelRules:
             user != "" or options.allow_subscribe_for_anonymous
         )
 
-    def source(self, channel: str, options: ChannelOptions) -> Source:
-        """On what account `may_subscribe` has said yes."""
+    def terms(self, channel: str, options: ChannelOptions) -> Grant:
+        """On what terms `may_subscribe` has said yes. They are shared: copy them to change them."""
         if self._dev:
-            return Source.CLIENT_INSECURE
-        if options.allow_user_limited_channels and self._is_user_limited(channel):
-            return Source.USER_LIMITED
-        return Source.CLIENT_ALLOWED
+            source = Source.CLIENT_INSECURE
+        elif options.allow_user_limited_channels and self._is_user_limited(channel):
+            source = Source.USER_LIMITED
+        else:
+            source = Source.CLIENT_ALLOWED
+        terms = self._terms.get((id(options), source))
+        if terms is None:
+            terms = self._terms[id(options), source] = grant(options, source)
+        return terms
 
     @staticmethod
     def may_publish(options: ChannelOptions, user: str, subscribed: bool) -> bool:
