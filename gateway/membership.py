@@ -238,7 +238,7 @@ class Membership:
         entered = False
         try:
             if not channel.live:
-                channel.excludes_publisher = self.rules.options(name).exclude_publisher
+                channel.excludes_publisher = self.rules.options_within(name).exclude_publisher
                 await engine.subscribe(name)
                 channel.live = True
             if terms.presence:
@@ -270,7 +270,7 @@ class Membership:
         result = Subscribed(recoverable=terms.recovery, positioned=True)
         recovering = terms.recovery and (since is not None or (terms.cache and terms.auto_recover))
         since = since or StreamPosition()
-        options = self.rules.options(channel.name)
+        options = self.rules.options_within(channel.name)
         settings = HistorySettings(options.history_size, options.history_ttl)
         if not recovering:
             query = HistoryQuery()
@@ -387,7 +387,7 @@ class Membership:
             seen = channel.position
             if seen is None or not any(each.positioned for each in channel.subscribers):
                 continue
-            options = self.rules.options(channel.name)
+            options = self.rules.options_within(channel.name)
             settings = HistorySettings(options.history_size, options.history_ttl)
             try:
                 _, top = await self._engine.history(channel.name, HistoryQuery(), settings)
@@ -408,7 +408,7 @@ class Membership:
         """Whether the application renews a subscription, and not the client."""
         return (
             subscription.terms.source is Source.SUBSCRIBE_PROXY
-            and self.rules.options(subscription.channel.name).sub_refresh_proxy_enabled
+            and self.rules.options_within(subscription.channel.name).sub_refresh_proxy_enabled
         )
 
     def end_of(self, subscription: Subscription) -> float:

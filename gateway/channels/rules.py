@@ -80,6 +80,16 @@ class ChannelRules:
         """How a channel behaves. Raises `Refused`: 102 for a namespace that there is not."""
         return self._split(channel)[1]
 
+    def options_within(self, channel: str) -> ChannelOptions:
+        """The options of a channel that clients are in already.
+
+        Its namespace may have gone since, in a reload: nothing is offered there any more.
+        """
+        try:
+            return self.options(channel)
+        except Refused:
+            return ChannelOptions()
+
     def _split(self, channel: str) -> tuple[str, ChannelOptions, str]:
         """The namespace of a channel, its options, and the part of its name that they rule."""
         boundary = self._boundary

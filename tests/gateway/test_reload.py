@@ -44,6 +44,24 @@ async def test_new_keys_channels_and_limits_apply_and_nobody_is_dropped() -> Non
         assert third.closed == (3504, "connection limit")
 
 
+async def test_a_namespace_that_goes_takes_nobody_out() -> None:
+    chat = {
+        "name": "chat",
+        "allow_subscribe_for_client": True,
+        "force_recovery": True,
+        "history_size": 1,
+        "history_ttl": 60,
+    }
+    async with World(config(channel__namespaces=[chat])) as world:
+        client = ann(world)
+        assert "subscribe" in client.ask({"subscribe": {"channel": "chat:a"}})
+        world.node.reload(config())
+        await world.node.members.check_positions()
+        world.turn(100)
+        assert client.ask({"subscribe": {"channel": "chat:b"}})["error"]["code"] == 102
+        assert client.ask({"unsubscribe": {"channel": "chat:a"}}) == {"unsubscribe": {}}
+
+
 async def test_a_fault_changes_nothing() -> None:
     async with World(config()) as world:
         with pytest.raises(ConfigError):
