@@ -37,6 +37,7 @@ PURE_TESTS := $(wildcard tests/fastws tests/conformance)
 .DELETE_ON_ERROR:
 
 # With a little history, so that a tab of the demo page that was away gets what it missed.
+run: export FASTWS_DEV ?= true
 run: export FASTWS_CHANNEL_WITHOUT_NAMESPACE_HISTORY_SIZE ?= 100
 run: export FASTWS_CHANNEL_WITHOUT_NAMESPACE_HISTORY_TTL ?= 10m
 run: $(VENV)/.gateway

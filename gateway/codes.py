@@ -48,11 +48,32 @@ class Disconnect(msgspec.Struct, frozen=True):
 CONNECTION_CLOSED = Disconnect(3000, "connection closed")
 SHUTDOWN = Disconnect(3001, "shutdown")
 SERVER_ERROR = Disconnect(3004, "internal server error")
+CONNECTION_EXPIRED = Disconnect(3005, "connection expired")
+SUBSCRIPTION_EXPIRED = Disconnect(3006, "subscription expired")
 SLOW = Disconnect(3008, "slow")
+INSUFFICIENT_STATE = Disconnect(3010, "insufficient state")
+FORCE_RECONNECT = Disconnect(3011, "force reconnect")
 NO_PONG = Disconnect(3012, "no pong")
 TOO_MANY_COMMANDS = Disconnect(3013, "too many requests")
+INVALID_TOKEN = Disconnect(3500, "invalid token")
 INVALID_REQUEST = Disconnect(3501, "bad request")
 STALE = Disconnect(3502, "stale")
+FORCE_NO_RECONNECT = Disconnect(3503, "force disconnect")
+CONNECTION_LIMIT = Disconnect(3504, "connection limit")
+CHANNEL_LIMIT = Disconnect(3505, "channel limit")
+NOT_PERMITTED = Disconnect(3507, "permission denied")
+
+
+class Unsubscribe(msgspec.Struct, frozen=True):
+    """Why the gateway takes a client out of a channel. From 2500 on it should subscribe again."""
+
+    code: int
+    reason: str
+
+
+UNSUBSCRIBED_BY_SERVER = Unsubscribe(2000, "server unsubscribe")
+POSITION_LOST = Unsubscribe(2500, "insufficient state")
+SUBSCRIPTION_ENDED = Unsubscribe(2501, "subscription expired")
 
 
 class Refused(Exception):

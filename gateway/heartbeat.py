@@ -1,4 +1,6 @@
-"""Pings, missing pongs and clients that never introduce themselves: one sweep for all of them.
+"""Pings, missing pongs, clients that never introduce themselves, and those whose time is over.
+
+One sweep does it for all of them.
 
 A connection is a row in a few numpy arrays. A sweep compares one array with the clock and then
 looks only at the rows that are due; no connection has a timer, a task or an object for it. The
@@ -36,7 +38,7 @@ class Heartbeat:
     who came together after a restart do not stay together. ``timeout``: seconds a client has to
     show life after a ping. ``stale_delay``: seconds a client has to connect. Zero for the interval
     or the delay turns it off. ``on_ping`` gets the sessions that are due, ``on_dead`` one that is
-    given up and why.
+    given up and why, ``on_expired`` one whose time set with `expire_at` has come.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class Heartbeat:
         stale_delay: float,
         on_ping: Callable[[list[Session]], None],
         on_dead: Callable[[Session, Disconnect], None],
+        on_expired: Callable[[Session], None] = lambda session: None,
     ) -> None:
         self.interval = interval
         self.timeout = timeout
@@ -56,6 +59,8 @@ class Heartbeat:
         self._last_seen = last_seen
         self._on_ping = on_ping
         self._on_dead = on_dead
+        self._on_expired = on_expired
+        self._expires = np.full(_FIRST_ROWS, _NEVER)
         self._due = np.full(_FIRST_ROWS, _NEVER)
         self._pinged_at = np.zeros(_FIRST_ROWS)
         self._phase = np.zeros(_FIRST_ROWS, np.uint8)
@@ -70,6 +75,7 @@ class Heartbeat:
         self.sessions[slot] = session
         self._phase[slot] = _NEW
         self._due[slot] = now + self.stale_delay if self.stale_delay else _NEVER
+        self._expires[slot] = _NEVER
 
     def begin(self, session: Session, now: float) -> None:
         """The client has connected: ping it from now on."""
@@ -82,6 +88,21 @@ class Heartbeat:
         """The connection is gone, and its slot may be given to another."""
         self.sessions[session.slot] = None
         self._due[session.slot] = _NEVER
+        self._expires[session.slot] = _NEVER
+
+    def expire_at(self, session: Session, when: float | None) -> None:
+        """Call ``on_expired`` once at this time, or never; an earlier call is forgotten."""
+        self._expires[session.slot] = _NEVER if when is None else when
+
+    def sweep_expired(self, now: float) -> None:
+        """Report sessions whose time has come. Tokens last long: once a second is enough."""
+        rows = len(self.sessions)
+        expired = np.flatnonzero(self._expires[:rows] <= now)
+        self._expires[expired] = _NEVER
+        for slot in expired.tolist():
+            session = self.sessions[slot]
+            if session is not None:
+                self._on_expired(session)
 
     def sweep(self, now: float) -> None:
         """Do what is due. Costs a comparison for each row, and work only for rows that are due."""
@@ -121,5 +142,6 @@ class Heartbeat:
             return
         more = max(rows, 2 * have) - have
         self._due = np.concatenate((self._due, np.full(more, _NEVER)))
+        self._expires = np.concatenate((self._expires, np.full(more, _NEVER)))
         self._pinged_at = np.concatenate((self._pinged_at, np.zeros(more)))
         self._phase = np.concatenate((self._phase, np.zeros(more, np.uint8)))

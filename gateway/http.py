@@ -22,6 +22,7 @@ from uvicorn.config import Config as UvicornConfig
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
+from gateway.api import api_routes
 from gateway.metrics import NodeCollector
 from gateway.node import Node
 
@@ -64,6 +65,7 @@ def make_app(node: Node) -> Starlette:
             Route("/health", health),
             Route("/metrics", metrics),
             Route(WEBSOCKET_PATH, upgrade_required),
+            *api_routes(node),
             Mount("/static", _Pages(directory=STATIC, check_dir=False)),
         ]
     )

@@ -2,68 +2,119 @@
 
 A publication is encoded once for each protocol and framed once for each endpoint, whatever the
 number of subscribers; from there on it is the transport's loop in C. Nothing here touches a
-subscriber.
+subscriber, except when something was lost on the way to it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from gateway.model import ClientInfo, Publication
+from gateway.channels.filters import TagFilter
+from gateway.model import ClientInfo, Publication, StreamPosition
 from gateway.protocols.base import ClientProtocol
-from gateway.session import Session
-from gateway.transports.base import Endpoint, Transport
+from gateway.session import Subscription
+from gateway.transports.base import GONE, Endpoint, Transport
 
 
 class Audience:
-    """Clients who came through the same door, and so get the same bytes."""
+    """Subscribers who get the same bytes: they came through the same door and want the same."""
 
-    __slots__ = ("endpoint", "transports")
+    __slots__ = ("endpoint", "filter", "members", "positioned")
 
-    def __init__(self, endpoint: Endpoint) -> None:
+    def __init__(self, endpoint: Endpoint, positioned: bool, wanted: TagFilter | None) -> None:
         self.endpoint = endpoint
-        self.transports: set[Transport] = set()
+        self.positioned = positioned  # they are told when something was lost
+        self.filter = wanted
+        self.members: dict[Transport, Subscription] = {}
+
+    def is_for(self, endpoint: Endpoint, positioned: bool, wanted: TagFilter | None) -> bool:
+        return (
+            self.endpoint is endpoint and self.positioned is positioned and self.filter == wanted
+        )
 
 
 class Channel:
-    """A channel with subscribers in this process, or one about to have the first."""
+    """A channel with subscribers in this process, or one about to have the first.
 
-    __slots__ = ("live", "name", "subscribers", "users", "watchers")
+    ``position`` is that of the newest publication which has come by here; None until there is one,
+    or a subscriber who knows it.
+    """
+
+    __slots__ = (
+        "excludes_publisher",
+        "joining",
+        "live",
+        "name",
+        "newcomers",
+        "position",
+        "subscribers",
+        "users",
+        "watchers",
+    )
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.live = False  # the engine delivers this channel to us
+        self.excludes_publisher = False
         self.users = 0  # sessions that are in it or on their way into it
         self.subscribers: tuple[Audience, ...] = ()
-        self.watchers: tuple[Audience, ...] = ()  # subscribers who asked for join and leave
+        self.watchers: tuple[Audience, ...] = ()  # subscribers who are told of join and leave
+        self.position: StreamPosition | None = None
+        # What is published while a subscriber reads its history, for each of them.
+        self.joining: tuple[list[Publication], ...] = ()
+        # Subscribers whose history was ahead of what has come by here, and where it ended.
+        self.newcomers: tuple[tuple[Subscription, int], ...] = ()
+
+    @property
+    def num_subscribers(self) -> int:
+        return sum(len(each.members) for each in self.subscribers) + len(self.newcomers)
 
 
-def _add(audiences: tuple[Audience, ...], session: Session) -> tuple[Audience, ...]:
+def _add(
+    audiences: tuple[Audience, ...],
+    subscription: Subscription,
+    positioned: bool = False,
+    wanted: TagFilter | None = None,
+) -> tuple[Audience, ...]:
+    session = subscription.session
     for audience in audiences:
-        if audience.endpoint is session.endpoint:
-            audience.transports.add(session.transport)
+        if audience.is_for(session.endpoint, positioned, wanted):
+            audience.members[session.transport] = subscription
             return audiences
-    audience = Audience(session.endpoint)
-    audience.transports.add(session.transport)
+    audience = Audience(session.endpoint, positioned, wanted)
+    audience.members[session.transport] = subscription
     return (*audiences, audience)
 
 
-def _remove(audiences: tuple[Audience, ...], session: Session) -> tuple[Audience, ...]:
+def _remove(
+    audiences: tuple[Audience, ...],
+    subscription: Subscription,
+    positioned: bool = False,
+    wanted: TagFilter | None = None,
+) -> tuple[Audience, ...]:
+    session = subscription.session
     for audience in audiences:
-        if audience.endpoint is session.endpoint:
-            audience.transports.discard(session.transport)
-            if not audience.transports:
+        if audience.is_for(session.endpoint, positioned, wanted):
+            audience.members.pop(session.transport, None)
+            if not audience.members:
                 return tuple(other for other in audiences if other is not audience)
     return audiences
 
 
 class Hub:
-    """Channels by name. ``deliveries`` counts messages handed to subscribers."""
+    """Channels by name. ``deliveries`` counts messages handed to subscribers.
+
+    The node sets two functions. ``on_gap`` gets the subscriptions that have lost a publication.
+    ``transport_of`` gives the transport of a client by its id.
+    """
 
     def __init__(self) -> None:
         self.channels: dict[str, Channel] = {}
         self.subscriptions = 0
         self.deliveries = 0
+        self.gaps = 0
+        self.on_gap: Callable[[list[Subscription]], None] = lambda lost: None
+        self.transport_of: Callable[[str], Transport] = lambda client: GONE
 
     def reserve(self, name: str) -> Channel:
         """The channel of this name, kept alive for one more session until `release`."""
@@ -81,27 +132,121 @@ class Hub:
             return True
         return False
 
-    def add(self, channel: Channel, session: Session, *, join_leave: bool) -> None:
-        """Let a session have what is published in a channel that was reserved for it."""
-        channel.subscribers = _add(channel.subscribers, session)
-        if join_leave:
-            channel.watchers = _add(channel.watchers, session)
-        session.channels = (*session.channels, channel)
-        self.subscriptions += 1
+    def begin(self, channel: Channel) -> list[Publication]:
+        """Keep what is published from now on until `end`, for one who reads the history."""
+        kept: list[Publication] = []
+        channel.joining = (*channel.joining, kept)
+        return kept
 
-    def remove(self, channel: Channel, session: Session) -> None:
+    def end(self, channel: Channel, kept: list[Publication]) -> None:
+        channel.joining = tuple(other for other in channel.joining if other is not kept)
+
+    def add(self, subscription: Subscription, position: StreamPosition | None = None) -> None:
+        """Let a session have what is published in a channel that was reserved for it.
+
+        With ``position`` it has everything up to there, and gets what follows without a gap.
+        """
+        channel, session = subscription.channel, subscription.session
+        wanted = subscription.terms.filter
+        session.subscriptions = (*session.subscriptions, subscription)
+        self.subscriptions += 1
+        if subscription.terms.push_join_leave:
+            channel.watchers = _add(channel.watchers, subscription)
+        if position is None:
+            channel.subscribers = _add(channel.subscribers, subscription, False, wanted)
+            return
+        seen = channel.position
+        if seen is None:
+            channel.position = position
+        elif seen.epoch == position.epoch and seen.offset < position.offset:
+            channel.newcomers = (*channel.newcomers, (subscription, position.offset))
+            return
+        channel.subscribers = _add(channel.subscribers, subscription, True, wanted)
+
+    def remove(self, subscription: Subscription) -> None:
         """Take a session out of a channel that it is in."""
-        channel.subscribers = _remove(channel.subscribers, session)
-        channel.watchers = _remove(channel.watchers, session)
-        session.channels = tuple(other for other in session.channels if other is not channel)
+        channel, session = subscription.channel, subscription.session
+        channel.subscribers = _remove(
+            channel.subscribers, subscription, subscription.positioned, subscription.terms.filter
+        )
+        if channel.newcomers:
+            channel.newcomers = tuple(
+                pair for pair in channel.newcomers if pair[0] is not subscription
+            )
+        if subscription.terms.push_join_leave:
+            channel.watchers = _remove(channel.watchers, subscription)
+        mine = session.subscriptions
+        session.subscriptions = (
+            tuple(other for other in mine if other is not subscription) if len(mine) > 1 else ()
+        )
         self.subscriptions -= 1
 
     # -- what the engine brings (gateway.engines.Events)
 
-    def on_publication(self, channel: str, publication: Publication) -> None:
+    def on_publication(self, channel: str, publication: Publication, epoch: str) -> None:
         known = self.channels.get(channel)
-        if known is not None:
-            self._fan_out(known.subscribers, lambda to: to.publication(channel, publication))
+        if known is None:
+            return
+        is_new = True
+        if publication.offset:
+            for kept in known.joining:
+                kept.append(publication)
+            is_new = self._follow(known, publication.offset, epoch)
+        audiences = known.subscribers
+        if not is_new:
+            audiences = tuple(each for each in audiences if not each.positioned)
+        if audiences:
+            self._publish(known, audiences, publication)
+
+    def _follow(self, channel: Channel, offset: int, epoch: str) -> bool:
+        """Note a publication with a place in history. False if it has come by already."""
+        seen = channel.position
+        channel.position = StreamPosition(offset, epoch)
+        if seen is None:
+            pass
+        elif seen.epoch != epoch or offset > seen.offset + 1:
+            self._lose(channel)
+        elif offset <= seen.offset:
+            channel.position = seen
+            return False
+        if channel.newcomers:
+            self._welcome(channel, offset)
+        return True
+
+    def _welcome(self, channel: Channel, offset: int) -> None:
+        """Newcomers who have all that came before this publication get it as the others do."""
+        waiting, channel.newcomers = channel.newcomers, ()
+        lost = []
+        for subscription, last in waiting:
+            if offset <= last:
+                channel.newcomers = (*channel.newcomers, (subscription, last))
+            elif offset == last + 1:
+                channel.subscribers = _add(
+                    channel.subscribers, subscription, True, subscription.terms.filter
+                )
+            else:
+                lost.append(subscription)
+        if lost:
+            self._tell_lost(lost)
+
+    def lose(self, channel: Channel, position: StreamPosition) -> None:
+        """The engine has gone on to a position that has not come by here: tell who relies on it."""
+        self._lose(channel)
+        channel.position = position
+
+    def _lose(self, channel: Channel) -> None:
+        lost = [
+            subscription
+            for audience in channel.subscribers
+            if audience.positioned
+            for subscription in audience.members.values()
+        ]
+        if lost:
+            self._tell_lost(lost)
+
+    def _tell_lost(self, lost: list[Subscription]) -> None:
+        self.gaps += len(lost)
+        self.on_gap(lost)
 
     def on_join(self, channel: str, info: ClientInfo) -> None:
         known = self.channels.get(channel)
@@ -113,6 +258,29 @@ class Hub:
         if known is not None and known.watchers:
             self._fan_out(known.watchers, lambda to: to.leave(channel, info))
 
+    def _publish(
+        self, channel: Channel, audiences: tuple[Audience, ...], publication: Publication
+    ) -> None:
+        if len(audiences) > 1 or audiences[0].filter is not None:
+            audiences = tuple(
+                audience
+                for audience in audiences
+                if audience.filter is None or audience.filter.accepts(publication.tags)
+            )
+        left_out = None
+        if channel.excludes_publisher and publication.info is not None:
+            publisher = self.transport_of(publication.info.client)
+            # Taken out for the time of this call, which is cheaper than to make a new audience.
+            for audience in audiences:
+                left_out = left_out or audience.members.pop(publisher, None)
+        try:
+            self._fan_out(audiences, lambda to: to.publication(channel.name, publication))
+        finally:
+            if left_out is not None:  # its audience may have lost all others meanwhile
+                channel.subscribers = _add(
+                    channel.subscribers, left_out, left_out.positioned, left_out.terms.filter
+                )
+
     def _fan_out(
         self, audiences: tuple[Audience, ...], encode: Callable[[ClientProtocol], bytes]
     ) -> None:
@@ -122,5 +290,5 @@ class Hub:
             payload = encoded.get(id(protocol))
             if payload is None:
                 payload = encoded[id(protocol)] = encode(protocol)
-            self.deliveries += len(audience.transports)
-            audience.endpoint.fan_out(audience.transports, payload)
+            self.deliveries += len(audience.members)
+            audience.endpoint.fan_out(audience.members, payload)

@@ -17,7 +17,16 @@ if TYPE_CHECKING:
 class Counters:
     """What happened so far. Counting is an integer addition: no lock, no look-up of labels."""
 
-    __slots__ = ("connections", "disconnects", "frames_in", "publications", "replies", "sessions")
+    __slots__ = (
+        "api_calls",
+        "connections",
+        "disconnects",
+        "frames_in",
+        "publications",
+        "refused_origins",
+        "replies",
+        "sessions",
+    )
 
     def __init__(self) -> None:
         self.connections = 0  # open now, connected or not
@@ -25,7 +34,9 @@ class Counters:
         self.frames_in = 0
         self.replies = 0  # frames sent to one client
         self.publications = 0
+        self.refused_origins = 0
         self.disconnects: Counter[str] = Counter()
+        self.api_calls: Counter[str] = Counter()
 
 
 class NodeCollector(Collector):
@@ -35,10 +46,11 @@ class NodeCollector(Collector):
         self._node = node
 
     def collect(self) -> Iterator[Metric]:
-        counters, hub = self._node.counters, self._node.hub
+        counters, hub, members = self._node.counters, self._node.hub, self._node.members
         gauges = (
             ("connections", "Open client connections.", counters.connections),
             ("clients", "Clients that have connected.", counters.sessions),
+            ("users", "Users with at least one client.", self._node.clients.num_users),
             ("channels", "Channels with at least one subscriber here.", len(hub.channels)),
             ("subscriptions", "Subscriptions of all clients.", hub.subscriptions),
         )
@@ -48,13 +60,29 @@ class NodeCollector(Collector):
             ("frames_received", "Frames received from clients.", counters.frames_in),
             ("replies_sent", "Frames sent in answer to one client.", counters.replies),
             ("deliveries", "Channel events handed to subscribers.", hub.deliveries),
-            ("publications", "Publications accepted from clients.", counters.publications),
+            ("publications", "Publications accepted.", counters.publications),
+            ("origins_refused", "Connections of pages that may not.", counters.refused_origins),
+            ("recoveries", "Subscriptions that asked for what they missed.", members.recoveries),
+            ("recovered", "Of them, those that were given all of it.", members.recovered),
+            ("positions_lost", "Subscriptions that lost a publication.", hub.gaps),
         )
         for name, text, value in counts:
             yield CounterMetricFamily(f"fastws_{name}", text, value)
-        ended = CounterMetricFamily(
-            "fastws_disconnects", "Ended client connections by close code.", labels=["code"]
+        hooks = getattr(self._node.app.app, "hooks", {})
+        labelled = (
+            ("disconnects", "Ended client connections.", "code", counters.disconnects),
+            ("limits_reached", "What was refused by a limit.", "limit", self._node.limits.reached),
+            ("api_calls", "Calls of the HTTP API.", "method", counters.api_calls),
+            ("webhooks", "Webhooks called.", "event", {n: h.calls for n, h in hooks.items()}),
+            (
+                "webhooks_failed",
+                "Webhooks without a usable answer.",
+                "event",
+                {name: hook.failures for name, hook in hooks.items()},
+            ),
         )
-        for code, count in counters.disconnects.items():
-            ended.add_metric([code], count)
-        yield ended
+        for name, text, label, by_label in labelled:
+            family = CounterMetricFamily(f"fastws_{name}", text, labels=[label])
+            for case, count in by_label.items():
+                family.add_metric([case], count)
+            yield family

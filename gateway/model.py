@@ -6,7 +6,13 @@ Payloads stay raw JSON: the gateway checks that they are valid, and never builds
 
 from __future__ import annotations
 
-from msgspec import UNSET, Raw, Struct, UnsetType
+from typing import Annotated
+
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType
+
+from gateway.channels.filters import FilterNode
+
+Offset = Annotated[int, Meta(ge=0)]
 
 
 class ClientInfo(Struct, frozen=True, gc=False, omit_defaults=True):
@@ -30,7 +36,7 @@ class Publication(Struct, gc=False, omit_defaults=True):
 class StreamPosition(Struct, frozen=True, gc=False):
     """The newest place of a channel's history. ``epoch`` changes when offsets start anew."""
 
-    offset: int = 0
+    offset: Offset = 0
     epoch: str = ""
 
 
@@ -39,3 +45,54 @@ class PresenceStats(Struct, frozen=True, gc=False):
 
     num_clients: int
     num_users: int
+
+
+class SubscribeRequest(Struct, gc=False):
+    """What a client asks for when it subscribes."""
+
+    channel: str = ""
+    token: str = ""
+    recover: bool = False  # what was published since `offset` and `epoch`
+    epoch: str = ""
+    offset: Offset = 0
+    data: Raw | UnsetType = UNSET
+    positioned: bool = False
+    recoverable: bool = False
+    join_leave: bool = False
+    tf: FilterNode | None = None  # which publications, by their tags
+    flag: int = 0  # bits, see `MUST_RECOVER`
+
+
+# In `SubscribeRequest.flag`: rather an error than a subscription that has missed something.
+MUST_RECOVER = 2
+
+
+class Subscribed(Struct, gc=False, omit_defaults=True):
+    """What a client is told of its new subscription."""
+
+    expires: bool = False
+    ttl: int = 0  # seconds
+    recoverable: bool = False
+    epoch: str = ""
+    publications: list[Publication] = []
+    recovered: bool = False  # nothing is missing between what the client had and `publications`
+    offset: int = 0
+    positioned: bool = False
+    data: Raw | UnsetType = UNSET
+    was_recovering: bool = False
+
+
+class Expiry(Struct, frozen=True, gc=False, omit_defaults=True):
+    """When a connection or a subscription has to be refreshed."""
+
+    expires: bool = False
+    ttl: int = 0  # seconds
+
+
+class Connected(Struct, gc=False):
+    """What a client is told when it is let in."""
+
+    info: ClientInfo
+    expiry: Expiry
+    subs: dict[str, Subscribed]
+    data: Raw | UnsetType = UNSET  # from the application

@@ -1,29 +1,42 @@
-"""The operations of the gateway. Every door (client protocols now, the HTTP API later) calls these.
-
-Operations of one session never run beside each other: its protocol takes the commands one by one.
-`leave` may come while one of them waits for the engine, so each looks at ``session.ended`` after a
-wait.
-"""
+"""The operations of the gateway. Every door (client protocols, the HTTP API) calls these."""
 
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import Callable, Iterable
+from typing import TypeVar
 
 import structlog
-from msgspec import UNSET, Raw, UnsetType
+from msgspec import Raw, UnsetType
 
 from gateway import codes
-from gateway.codes import Disconnect, Disconnected, Refused
+from gateway.administration import Administration
+from gateway.admission import Admission
+from gateway.app import App, NoApp
+from gateway.app.calls import AppCalls
+from gateway.auth import (
+    Revocations,
+    TokenVerifier,
+)
+from gateway.channels import ChannelRules
+from gateway.clients import Clients
+from gateway.codes import Disconnect, Refused
 from gateway.config import ChannelOptions, Config
-from gateway.engines import Engine, HistoryQuery, HistorySettings
+from gateway.engines import Engine, HistoryQuery, HistorySettings, Once
 from gateway.heartbeat import Heartbeat
-from gateway.hub import Channel, Hub
+from gateway.hub import Hub
+from gateway.ids import new_id
+from gateway.limits import Limits
+from gateway.membership import Membership
 from gateway.metrics import Counters
-from gateway.model import ClientInfo, PresenceStats, Publication, StreamPosition
-from gateway.session import Session
+from gateway.model import (
+    ClientInfo,
+    PresenceStats,
+    Publication,
+    StreamPosition,
+)
+from gateway.session import Session, Subscription
 from gateway.stepping import start
 from gateway.transports.base import GONE, Transport
 
@@ -34,11 +47,20 @@ _CLIENT_CLOSE_CODES = frozenset((1000, 1001, 1002, 1005, 1006, 1007, 1009, 1011)
 # Clients closed before others get their turn: about a millisecond of work.
 _AT_ONCE = 100
 
+_T = TypeVar("_T")
+
 log = structlog.get_logger("gateway.node")
 
 
 class Node:
-    """One gateway process: its hub, its engine and its clients."""
+    """One gateway process: its hub, its engine and its clients.
+
+    `Membership` has the operations on subscriptions, `Admission` those of a client's coming and
+    staying, `Administration` those that only a backend has.
+
+    ``clock`` is monotonic, ``wall`` gives Unix time. ``app`` is asked where the configuration says
+    so. Raises `ConfigError` for unusable keys.
+    """
 
     def __init__(
         self,
@@ -46,13 +68,60 @@ class Node:
         engine: Engine,
         hub: Hub | None = None,
         clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+        app: App | None = None,
     ) -> None:
         self.config = config
         self.engine = engine
         self.hub = hub if hub is not None else Hub()
+        self.clients = Clients()
         self.counters = Counters()
         self.heartbeat: Heartbeat | None = None  # comes with the listening server
-        self._clock = clock
+        self.limits = Limits(config.client)
+        self.app = AppCalls(app if app is not None else NoApp())
+        self.revocations = Revocations(wall)
+        self.uid = new_id()
+        self.started_at = clock()
+        self.clock = clock
+        self.wall = wall
+        self.rules = ChannelRules(config)
+        self.tokens, self.subscription_tokens = self._verifiers(config)
+        self.admission = Admission(self)
+        self.administration = Administration(self)
+        self.members = Membership(
+            config,
+            engine,
+            self.hub,
+            self.rules,
+            self.subscription_tokens,
+            self.app,
+            disconnect=self.disconnect,
+            schedule=self.admission.schedule,
+            clock=wall,
+        )
+        self.hub.transport_of = self._transport_of
+
+    def _verifiers(self, config: Config) -> tuple[TokenVerifier, TokenVerifier]:
+        """Of connection tokens and of subscription tokens. Raises `ConfigError`."""
+        client, wall = config.client, self.wall
+        tokens = TokenVerifier(client.token, "client.token", self.revocations, wall)
+        if not client.subscription_token.enabled:
+            return tokens, tokens
+        own = client.subscription_token
+        return tokens, TokenVerifier(own, "client.subscription_token", self.revocations, wall)
+
+    def reload(self, config: Config) -> None:
+        """Take what can change while clients are connected: keys, channels, limits.
+
+        Subscriptions keep the terms on which they were allowed. Raises `ConfigError`, and then
+        nothing has changed.
+        """
+        tokens, subscription_tokens = self._verifiers(config)
+        self.config = config
+        self.tokens, self.subscription_tokens = tokens, subscription_tokens
+        self.rules = ChannelRules(config)
+        self.limits.reload(config.client)
+        self.members.reload(config, self.rules, subscription_tokens)
 
     async def start(self) -> None:
         await self.engine.start(self.hub)
@@ -60,40 +129,32 @@ class Node:
     async def close(self) -> None:
         await self.engine.close()
 
-    def options(self, channel: str) -> ChannelOptions:
-        """How a channel behaves."""
-        return self.config.channel.without_namespace
+    def tick(self) -> None:
+        """Called about once a second."""
+        self.engine.tick()
+        self.revocations.expire()
+        self.limits.tick(self.clock())
+        if self.heartbeat is not None:
+            self.heartbeat.sweep_expired(self.clock())
 
-    # -- the life of a client
+    # -- a client comes and goes; what is between is for `Admission`
 
     def open(self, session: Session, transport: Transport, slot: int) -> None:
         """A transport has opened: the client has some seconds to connect."""
         session.transport = transport
         session.slot = slot
         self.counters.connections += 1
+        if session.address:
+            self.limits.opened(session.address)
         if self.heartbeat is not None:
-            self.heartbeat.open(session, self._clock())
-
-    def connect(self, session: Session, data: Raw | UnsetType = UNSET) -> ClientInfo:
-        """Let a client in. In dev mode that is anyone, and ``data`` becomes its ``conn_info``.
-
-        Raises `Disconnected` (3501) when it is in already.
-        """
-        if session.info is not None:
-            raise Disconnected(codes.INVALID_REQUEST, "client has connected already")
-        info = data.copy() if isinstance(data, Raw) and bytes(data) != b"null" else UNSET
-        session.info = ClientInfo(_new_client_id(), "", info)
-        self.counters.sessions += 1
-        if self.heartbeat is not None:
-            self.heartbeat.begin(session, self._clock())
-        return session.info
+            self.heartbeat.open(session, self.clock())
 
     def disconnect(self, session: Session, disconnect: Disconnect) -> None:
         """Close a client's connection. It is out of all channels at once."""
         if not session.ended:
             left = self._end(session, str(disconnect.code))
             session.transport.close(disconnect.code, disconnect.reason)
-            start(self._left_all(session, left))
+            start(self.members.left(left))
 
     async def disconnect_all(self, sessions: Iterable[Session], disconnect: Disconnect) -> None:
         """Close many at once, without stopping the loop for long.
@@ -104,148 +165,138 @@ class Node:
         ended = []
         for number, session in enumerate(sessions):
             if not session.ended:
-                ended.append((session, self._end(session, str(disconnect.code))))
+                ended.append(self._end(session, str(disconnect.code)))
                 session.transport.close(disconnect.code, disconnect.reason)
             if number % _AT_ONCE == 0:
                 await asyncio.sleep(0)
-        for number, (session, left) in enumerate(ended):
-            await self._left_all(session, left)
+        for number, left in enumerate(ended):
+            await self.members.left(left)
             if number % _AT_ONCE == 0:
                 await asyncio.sleep(0)
 
     def leave(self, session: Session, code: int) -> None:
         """The transport has closed, with this close code."""
         self.counters.connections -= 1
+        if session.address:
+            self.limits.closed(session.address)
         if self.heartbeat is not None:
             self.heartbeat.close(session)
         if not session.ended:
             left = self._end(session, str(code) if code in _CLIENT_CLOSE_CODES else "other")
-            start(self._left_all(session, left))
+            start(self.members.left(left))
         session.transport = GONE  # they refer to each other: do not leave it to the collector
 
-    def _end(self, session: Session, code: str) -> list[tuple[Channel, bool]]:
+    def _end(self, session: Session, code: str) -> list[tuple[Subscription, bool]]:
         """Nothing is sent to the session from now on. What it left is still to be told."""
         log.debug("client ended", client=session.id, code=code)
         session.ended = True
         self.counters.disconnects[code] += 1
         if session.info is not None:
             self.counters.sessions -= 1
+            self.clients.remove(session)
         session.inbox = None  # a command that waits finds out when it goes on
-        return [(channel, self._remove(channel, session)) for channel in session.channels]
-
-    async def _left_all(self, session: Session, left: list[tuple[Channel, bool]]) -> None:
-        for channel, emptied in left:
-            try:
-                await self._left(channel, session, emptied=emptied)
-            except OSError as error:
-                log.warning("engine failed", client=session.id, error=str(error))
-
-    # -- subscriptions
-
-    async def subscribe(self, session: Session, name: str, *, join_leave: bool = False) -> Channel:
-        """Let a session have what is published in a channel.
-
-        With ``join_leave`` it also learns who comes and goes. When it returns, publications may
-        follow at once. `joined` is the second half, to be called when the client has been told.
-        Raises `Refused`: 105 subscribed already, 106 too many channels, 107 bad name, 100 engine.
-        """
-        self._check_name(name)
-        known = self.hub.channels.get(name)
-        if known is not None and known in session.channels:
-            raise Refused(codes.ALREADY_SUBSCRIBED)
-        limit = self.config.client.channel_limit
-        if limit and len(session.channels) >= limit:
-            raise Refused(codes.LIMIT_EXCEEDED)
-        options = self.options(name)
-        channel = self.hub.reserve(name)
-        subscribed = False
-        try:
-            if not channel.live:
-                await self.engine.subscribe(name)
-                channel.live = True
-            if options.presence:
-                await self.engine.presence_add(name, _info(session))
-            if session.ended:
-                raise Refused(codes.EXPIRED)  # nobody is there to read it
-            self.hub.add(channel, session, join_leave=join_leave and options.join_leave)
-            subscribed = True
-        finally:
-            if not subscribed:
-                await self._forget(channel, session, options)
-        return channel
-
-    async def joined(self, session: Session, channel: Channel) -> None:
-        """Tell who wants to know, the newcomer included, that a session is in a channel."""
-        if self.options(channel.name).join_leave:
-            await self.engine.publish_join(channel.name, _info(session))
-
-    async def unsubscribe(self, session: Session, name: str) -> None:
-        """Take a session out of a channel. Being out already is no error."""
-        channel = self.hub.channels.get(name)
-        if channel is not None and channel in session.channels:
-            emptied = self._remove(channel, session)
-            await self._left(channel, session, emptied=emptied)
-
-    def _remove(self, channel: Channel, session: Session) -> bool:
-        self.hub.remove(channel, session)
-        return self.hub.release(channel)
-
-    async def _left(self, channel: Channel, session: Session, *, emptied: bool) -> None:
-        """Tell the engine that a session is out of a channel, and whether this node is too."""
-        options = self.options(channel.name)
-        info = _info(session)
-        if emptied and channel.name not in self.hub.channels:
-            await self.engine.unsubscribe(channel.name)
-        if options.presence:
-            await self.engine.presence_remove(channel.name, info)
-        if options.join_leave:
-            await self.engine.publish_leave(channel.name, info)
-
-    async def _forget(self, channel: Channel, session: Session, options: ChannelOptions) -> None:
-        """Undo the first steps of a subscription that failed."""
-        if self.hub.release(channel) and channel.live:
-            await self.engine.unsubscribe(channel.name)
-        if options.presence:
-            await self.engine.presence_remove(channel.name, _info(session))
+        return [(each, self.members.remove(each)) for each in session.subscriptions]
 
     # -- messages
 
-    async def publish(self, name: str, data: Raw, info: ClientInfo | None = None) -> StreamPosition:
-        """Publish valid JSON in a channel, as a client (``info``) or on the gateway's own account.
+    async def publish(
+        self,
+        name: str,
+        data: Raw,
+        session: Session | None = None,
+        *,
+        tags: dict[str, str] | None = None,
+        skip_history: bool = False,
+        once: Once | None = None,
+    ) -> StreamPosition:
+        """Publish valid JSON in a channel, as a client or on the backend's account.
 
-        Raises `Refused`: 107 bad name, 100 engine.
+        ``tags`` are for filters of subscribers. Raises `Refused`: 102 no such namespace, 103 not
+        allowed, 107 bad name, 100 engine.
         """
-        self._check_name(name)
+        info = None
+        if session is None:
+            options = self.rules.find(name)
+        else:
+            options = self.rules.check(name)
+            info = session.info
+            if options.publish_proxy_enabled:
+                data, skips = await self.app.publish(session, name, data)
+                skip_history = skip_history or skips
+            subscription = None
+            if session.subscriptions:
+                subscription = session.find(self.hub.channels.get(name))
+                if subscription is not None:
+                    info = subscription.info
+            if not options.publish_proxy_enabled and not self.rules.may_publish(
+                options, session.user, subscription is not None
+            ):
+                raise Refused(codes.PERMISSION_DENIED)
         self.counters.publications += 1
-        return await self.engine.publish(name, Publication(data, info), self._history(name))
+        history = None if skip_history else _history(options)
+        return await self.engine.publish(name, Publication(data, info, 0, tags), history, once)
 
-    async def presence(self, name: str) -> dict[str, ClientInfo]:
-        """Who is in a channel, by client id. Raises `Refused` (108) where presence is off."""
-        self._check_name(name)
-        if not self.options(name).presence:
+    def _transport_of(self, client: str) -> Transport:
+        session = self.clients.get(client)
+        return session.transport if session is not None else GONE
+
+    async def rpc(
+        self, session: Session, method: str, data: Raw | UnsetType
+    ) -> Raw | UnsetType:
+        """Ask the application. Raises `Refused`: 104 when there is none, or what it says."""
+        if not self.app.handles("rpc"):
+            raise Refused(codes.METHOD_NOT_FOUND)
+        return await self.app.rpc(session, method, data)
+
+    def send(self, session: Session, data: Raw) -> None:
+        """Send a message to one client, outside of any channel."""
+        session.transport.send(session.endpoint.protocol.message(data), True)
+
+    # -- what a channel knows
+
+    def _readable(
+        self,
+        name: str,
+        session: Session | None,
+        may: Callable[[ChannelOptions, str, bool], bool],
+        offered: Callable[[ChannelOptions], _T],
+    ) -> _T:
+        """What a channel offers, to one who may have it. Raises `Refused`."""
+        options = self.rules.find(name) if session is None else self.rules.check(name)
+        offer = offered(options)
+        if not offer:
             raise Refused(codes.NOT_AVAILABLE)
+        if session is not None:
+            subscribed = session.find(self.hub.channels.get(name)) is not None
+            if not may(options, session.user, subscribed):
+                raise Refused(codes.PERMISSION_DENIED)
+        return offer
+
+    async def presence(self, name: str, session: Session | None = None) -> dict[str, ClientInfo]:
+        """Who is in a channel, by client id, for a client or the backend.
+
+        Raises `Refused`: 102, 103 not allowed, 107, 108 presence is off, 100 engine.
+        """
+        self._readable(name, session, self.rules.may_see_presence, _presence)
         return await self.engine.presence(name)
 
-    async def presence_stats(self, name: str) -> PresenceStats:
-        """How many are in a channel. Raises `Refused` (108) where presence is off."""
-        self._check_name(name)
-        if not self.options(name).presence:
-            raise Refused(codes.NOT_AVAILABLE)
+    async def presence_stats(self, name: str, session: Session | None = None) -> PresenceStats:
+        """How many are in a channel. Raises as `presence`."""
+        self._readable(name, session, self.rules.may_see_presence, _presence)
         return await self.engine.presence_stats(name)
 
     async def history(
-        self, name: str, query: HistoryQuery
+        self, name: str, query: HistoryQuery, session: Session | None = None
     ) -> tuple[list[Publication], StreamPosition]:
         """Publications that a channel keeps, and its newest position.
 
-        Raises `Refused`: 108 where history is off, 112 when ``query.since`` is of another epoch.
+        Raises `Refused`: 102, 103 not allowed, 107, 108 where history is off, 112 when
+        ``query.since`` is of another epoch, 100 engine.
         """
-        self._check_name(name)
-        settings = self._history(name)
-        if settings is None:
-            raise Refused(codes.NOT_AVAILABLE)
+        settings = self._readable(name, session, self.rules.may_see_history, _history)
+        assert settings is not None
         most = self.config.client.history_max_publication_limit
-        if most and not 0 <= query.limit <= most:
+        if session is not None and most and not 0 <= query.limit <= most:
             query = HistoryQuery(most, query.since, query.reverse)
         publications, position = await self.engine.history(name, query, settings)
         since = query.since
@@ -253,25 +304,17 @@ class Node:
             raise Refused(codes.UNRECOVERABLE_POSITION)
         return publications, position
 
-    def _history(self, name: str) -> HistorySettings | None:
-        options = self.options(name)
-        if options.history_size and options.history_ttl:
-            return HistorySettings(options.history_size, options.history_ttl)
-        return None
-
-    def _check_name(self, name: str) -> None:
-        length = len(name) if name.isascii() else len(name.encode())
-        if length > self.config.channel.max_length:
-            raise Refused(codes.BAD_REQUEST)
+    async def history_remove(self, name: str) -> None:
+        """Forget what a channel keeps. Raises `Refused`: 102, 107, 108, 100."""
+        self._readable(name, None, self.rules.may_see_history, _history)
+        await self.engine.history_remove(name)
 
 
-def _new_client_id() -> str:
-    """A random UUID (RFC 9562 5.4), at half the cost of `uuid.uuid4`."""
-    bits = int.from_bytes(os.urandom(16)) & ~(0xF << 76 | 0x3 << 62) | 0x4 << 76 | 0x2 << 62
-    text = f"{bits:032x}"
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+def _presence(options: ChannelOptions) -> bool:
+    return options.presence
 
 
-def _info(session: Session) -> ClientInfo:
-    assert session.info is not None, "the protocol lets nothing but connect come first"
-    return session.info
+def _history(options: ChannelOptions) -> HistorySettings | None:
+    if options.history_size and options.history_ttl:
+        return HistorySettings(options.history_size, options.history_ttl)
+    return None

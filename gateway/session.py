@@ -1,4 +1,4 @@
-"""One client of the gateway."""
+"""One client of the gateway, and its subscriptions."""
 
 from __future__ import annotations
 
@@ -6,21 +6,82 @@ from asyncio import Task
 from collections import deque
 from typing import TYPE_CHECKING
 
+from msgspec import UNSET, Raw, Struct, UnsetType
+
 from gateway.model import ClientInfo
 
 if TYPE_CHECKING:
+    from gateway.channels.grants import Grant
     from gateway.hub import Channel
+    from gateway.limits import Bucket
     from gateway.transports.base import Endpoint, Transport
+
+
+class Credentials(Struct, frozen=True):
+    """What a token, or the application, said of its client that others do not see."""
+
+    token_id: str = ""  # claim jti
+    issued_at: float | None = None
+    meta: Raw | UnsetType = UNSET
+    by_app: bool = False  # it was the application
+
+
+class Subscription:
+    """A session in a channel. Its ``terms`` may be shared with others, and do not change."""
+
+    __slots__ = (
+        "channel",
+        "expire_at",
+        "info",
+        "positioned",
+        "server_side",
+        "session",
+        "terms",
+    )
+
+    def __init__(
+        self, session: Session, channel: Channel, terms: Grant, *, server_side: bool
+    ) -> None:
+        assert session.info is not None, "the client has connected"
+        self.session = session
+        self.channel = channel
+        self.terms = terms
+        self.server_side = server_side  # the client did not ask for it
+        self.positioned = terms.positioning or terms.recovery
+        self.expire_at = terms.expire_at
+        self.info = with_channel_info(session.info, terms.info)
+
+
+def with_channel_info(info: ClientInfo, chan_info: Raw | UnsetType) -> ClientInfo:
+    """A client as it is seen in one channel."""
+    if isinstance(chan_info, UnsetType):
+        return info
+    return ClientInfo(info.client, info.user, info.conn_info, chan_info)
 
 
 class Session:
     """State of one client, from its transport's opening to its end.
 
     There are tens of thousands of them, so a session owns nothing that it may not need: channels
-    are shared objects in a tuple, the inbox exists only while a command waits.
+    are shared objects, subscriptions are in a tuple, the inbox exists only while a command waits.
     """
 
-    __slots__ = ("channels", "ended", "endpoint", "inbox", "info", "slot", "task", "transport")
+    __slots__ = (
+        "address",
+        "bucket",
+        "credentials",
+        "ended",
+        "endpoint",
+        "expire_at",
+        "headers",
+        "inbox",
+        "info",
+        "slot",
+        "subscriptions",
+        "task",
+        "token",
+        "transport",
+    )
 
     transport: Transport  # both are set by `Node.open`
     slot: int  # row in the heartbeat's table
@@ -28,7 +89,13 @@ class Session:
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
         self.info: ClientInfo | None = None  # None until the client has connected
-        self.channels: tuple[Channel, ...] = ()
+        self.token = ""  # from the opening request, until the client has connected
+        self.headers: dict[str, str] | None = None  # from there too, for the application
+        self.address = ""  # where addresses are counted
+        self.bucket: Bucket | None = None  # where commands are
+        self.credentials: Credentials | None = None
+        self.expire_at = 0.0  # Unix time; 0 for never
+        self.subscriptions: tuple[Subscription, ...] = ()
         self.ended = False  # the node has said goodbye; the transport may still be closing
         self.task: Task[None] | None = None  # a command that waits for something
         self.inbox: deque[str | bytes] | None = None  # frames that came meanwhile
@@ -37,3 +104,15 @@ class Session:
     def id(self) -> str:
         """The client id, for logs; empty until the client has connected."""
         return self.info.client if self.info is not None else ""
+
+    @property
+    def user(self) -> str:
+        """The user id; empty for anonymous clients, and until the client has connected."""
+        return self.info.user if self.info is not None else ""
+
+    def find(self, channel: Channel | None) -> Subscription | None:
+        """The subscription to a channel, if there is one."""
+        for subscription in self.subscriptions:
+            if subscription.channel is channel:
+                return subscription
+        return None

@@ -7,4 +7,4 @@ from bench.peers._run import parse
 
 if __name__ == "__main__":
     port = str(parse().port)
-    os.execv(sys.executable, [sys.executable, "-m", "gateway", "serve", "--port", port])
+    os.execv(sys.executable, [sys.executable, "-m", "gateway", "serve", "--dev", "--port", port])

@@ -42,10 +42,27 @@ class HistoryQuery(Struct, frozen=True):
     reverse: bool = False
 
 
+class Once(Struct, frozen=True):
+    """What keeps a publication from being made twice.
+
+    ``key``: a publication in this channel with the same key, within `IDEMPOTENCY_TTL`, is not made
+    again; the first one's position is returned. ``version``: one whose version is not above that of
+    the newest in the history, within the same ``version_epoch``, is not made; 0 is no version.
+    """
+
+    key: str = ""
+    version: int = 0
+    version_epoch: str = ""
+
+
+IDEMPOTENCY_TTL = 300.0  # seconds
+
+
 class Events(Protocol):
     """What an engine tells the node: called in its loop, in the channel's order, never raising."""
 
-    def on_publication(self, channel: str, publication: Publication) -> None: ...
+    def on_publication(self, channel: str, publication: Publication, epoch: str) -> None:
+        """``epoch`` is that of ``publication.offset``; empty when it is not kept."""
 
     def on_join(self, channel: str, info: ClientInfo) -> None: ...
 
@@ -68,11 +85,16 @@ class Engine(ABC):
 
     @abstractmethod
     async def publish(
-        self, channel: str, publication: Publication, history: HistorySettings | None
+        self,
+        channel: str,
+        publication: Publication,
+        history: HistorySettings | None,
+        once: Once | None = None,
     ) -> StreamPosition:
         """Deliver to all nodes and, with ``history``, keep it: this sets ``publication.offset``.
 
-        Returns the place of the publication, or an empty position without history.
+        Returns the place of the publication, or an empty position without history; for one that
+        was not made because of ``once``, the place that stands.
         """
 
     @abstractmethod

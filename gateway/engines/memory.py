@@ -9,7 +9,14 @@ from collections.abc import Callable, Iterable
 from heapq import heappop, heappush
 from itertools import islice
 
-from gateway.engines.base import Engine, Events, HistoryQuery, HistorySettings
+from gateway.engines.base import (
+    IDEMPOTENCY_TTL,
+    Engine,
+    Events,
+    HistoryQuery,
+    HistorySettings,
+    Once,
+)
 from gateway.model import ClientInfo, PresenceStats, Publication, StreamPosition
 
 # A stream that lost its last publication is kept this long, so that a client that was away can
@@ -20,13 +27,15 @@ META_TTL = 720 * 3600.0
 class _Stream:
     """History of one channel."""
 
-    __slots__ = ("entries", "epoch", "expires_at", "offset")
+    __slots__ = ("entries", "epoch", "expires_at", "offset", "version", "version_epoch")
 
     def __init__(self) -> None:
         self.epoch = secrets.token_hex(4)
         self.offset = 0
         self.entries: deque[tuple[float, Publication]] = deque()  # (expires at, publication)
         self.expires_at = 0.0  # of the stream itself
+        self.version = 0  # of the newest publication that had one
+        self.version_epoch = ""
 
     @property
     def position(self) -> StreamPosition:
@@ -41,6 +50,15 @@ class _Stream:
         while len(entries) > settings.size:
             entries.popleft()
         self.expires_at = now + max(settings.ttl, META_TTL)
+
+    def outdates(self, once: Once) -> bool:
+        """Whether a publication is older than what is here already; if not, note its version."""
+        if not once.version:
+            return False
+        if once.version_epoch == self.version_epoch and once.version <= self.version:
+            return True
+        self.version, self.version_epoch = once.version, once.version_epoch
+        return False
 
     def expire(self, now: float) -> None:
         entries = self.entries
@@ -75,6 +93,7 @@ class MemoryEngine(Engine):
         self._presence: dict[str, dict[str, ClientInfo]] = {}
         self._streams: dict[str, _Stream] = {}
         self._expiries: list[tuple[float, str]] = []  # heap of (look again at, channel)
+        self._made: dict[tuple[str, str], tuple[float, StreamPosition]] = {}  # oldest first
 
     async def start(self, events: Events) -> None:
         self._events = events
@@ -84,6 +103,7 @@ class MemoryEngine(Engine):
         self._presence.clear()
         self._streams.clear()
         self._expiries.clear()
+        self._made.clear()
 
     def tick(self) -> None:
         self.expire(self._clock())
@@ -91,13 +111,28 @@ class MemoryEngine(Engine):
     # -- broker: the only node is this one, and its hub knows who subscribed
 
     async def publish(
-        self, channel: str, publication: Publication, history: HistorySettings | None
+        self,
+        channel: str,
+        publication: Publication,
+        history: HistorySettings | None,
+        once: Once | None = None,
     ) -> StreamPosition:
+        if once is not None:
+            made = self._made.get((channel, once.key)) if once.key else None
+            if made is not None and self._clock() < made[0]:
+                return made[1]
         position = StreamPosition()
         if history is not None:
-            position = self._keep(channel, publication, history)
+            stream = self._stream(channel, history)
+            if once is not None and stream.outdates(once):
+                return stream.position
+            stream.add(publication, history, self._clock())
+            position = stream.position
+        if once is not None and once.key:
+            self._made.pop((channel, once.key), None)  # an old one, which is to go to the end
+            self._made[channel, once.key] = (self._clock() + IDEMPOTENCY_TTL, position)
         if self._events is not None:
-            self._events.on_publication(channel, publication)
+            self._events.on_publication(channel, publication, position.epoch)
         return position
 
     async def publish_join(self, channel: str, info: ClientInfo) -> None:
@@ -135,16 +170,13 @@ class MemoryEngine(Engine):
 
     # -- history
 
-    def _keep(
-        self, channel: str, publication: Publication, settings: HistorySettings
-    ) -> StreamPosition:
-        now = self._clock()
+    def _stream(self, channel: str, settings: HistorySettings) -> _Stream:
+        """The stream of a channel in which something is to be kept."""
         stream = self._streams.get(channel)
         if stream is None:
             stream = self._streams[channel] = _Stream()
-            heappush(self._expiries, (now + settings.ttl, channel))
-        stream.add(publication, settings, now)
-        return stream.position
+            heappush(self._expiries, (self._clock() + settings.ttl, channel))
+        return stream
 
     async def history(
         self, channel: str, query: HistoryQuery, settings: HistorySettings
@@ -164,7 +196,13 @@ class MemoryEngine(Engine):
             stream.entries.clear()
 
     def expire(self, now: float) -> None:
-        """Forget what is too old. A channel is in the heap once; the work is by channels due."""
+        """Forget what is too old.
+
+        A channel is in the heap once, so that the work is by what is due.
+        """
+        made = self._made
+        while made and next(iter(made.values()))[0] <= now:
+            del made[next(iter(made))]
         expiries = self._expiries
         while expiries and expiries[0][0] <= now:
             _, channel = heappop(expiries)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from gateway.model import ClientInfo, Publication
+from msgspec import Raw
+
+from gateway.codes import Unsubscribe
+from gateway.model import ClientInfo, Expiry, Publication, Subscribed
 
 if TYPE_CHECKING:
     from gateway.session import Session
@@ -26,3 +29,15 @@ class ClientProtocol(Protocol):
 
     def leave(self, channel: str, info: ClientInfo) -> bytes:
         """The frame that tells that a client left a channel."""
+
+    def subscribed(self, channel: str, subscribed: Subscribed) -> bytes:
+        """The frame that tells a client that it was put into a channel."""
+
+    def unsubscribed(self, channel: str, why: Unsubscribe) -> bytes:
+        """The frame that tells a client that it was taken out of a channel."""
+
+    def refreshed(self, expiry: Expiry) -> bytes:
+        """The frame that tells a client of another end of its connection."""
+
+    def message(self, data: Raw) -> bytes:
+        """The frame that brings a client what is for it alone."""

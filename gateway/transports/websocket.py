@@ -12,6 +12,10 @@ from gateway.protocols.base import ClientProtocol
 from gateway.session import Session
 from gateway.transports.base import Transport
 
+# The attribute of a connection that keeps what its opening request said until there is a session:
+# a token, headers and an address.
+OPENING = "opening"
+
 
 class WebSocketEndpoint:
     """A WebSocket path and the protocol spoken there. Makes the sessions of its connections."""
@@ -49,6 +53,9 @@ class WebSocketSession(Session):
     endpoint: WebSocketEndpoint
 
     def on_open(self, ws: fastws.Connection) -> None:
+        opening = vars(ws).pop(OPENING, None)
+        if opening is not None:
+            self.token, self.headers, self.address = opening
         self.endpoint.node.open(self, ws, ws.slot)
 
     def on_message(self, ws: fastws.Connection, message: str | bytes) -> None:

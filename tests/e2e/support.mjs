@@ -17,7 +17,7 @@ export async function startGateway(settings = {}, port = 0) {
   const args = ["-m", "gateway", "serve", "--port", String(port)];
   const child = spawn(process.env.PYTHON ?? "python3", args, {
     cwd: ROOT,
-    env: { ...process.env, FASTWS_LOG_FORMAT: "json", ...settings },
+    env: { ...process.env, FASTWS_DEV: "true", FASTWS_LOG_FORMAT: "json", ...settings },
     stdio: ["ignore", "inherit", "pipe"],
   });
   running.add(child);

@@ -96,6 +96,11 @@ async def test_centrifuge_against_the_gateway() -> None:
     await run("centrifuge.test.mjs")
 
 
+@pytest.mark.time_limit(60)
+async def test_centrifuge_with_tokens_permissions_and_recovery() -> None:
+    await run("identity.test.mjs")
+
+
 async def test_our_client_on_a_clock_of_its_own() -> None:
     await run("client.test.mjs")
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from gateway.app import App
 from gateway.config import Config
 from gateway.engines import Engine, MemoryEngine
 from gateway.heartbeat import Heartbeat
@@ -17,6 +18,9 @@ from gateway.protocols.base import ClientProtocol
 from gateway.protocols.centrifuge import CentrifugeJson
 from gateway.session import Session
 from gateway.transports.base import Transport
+
+# Anyone may do anything, so that a test is about one thing.
+DEV = Config(dev=True)
 
 
 class FakeConnection:
@@ -96,10 +100,19 @@ class Client:
 class World:
     """A node with its protocol and heartbeat, on a clock that tests turn."""
 
-    def __init__(self, config: Config | None = None, engine: Engine | None = None) -> None:
+    def __init__(
+        self,
+        config: Config | None = None,
+        engine: Engine | None = None,
+        app: App | None = None,
+    ) -> None:
         self.now = 1000.0
         self.node = Node(
-            config or Config(), engine or MemoryEngine(lambda: self.now), clock=lambda: self.now
+            config or DEV,
+            engine or MemoryEngine(lambda: self.now),
+            clock=lambda: self.now,
+            wall=lambda: self.now,
+            app=app,
         )
         self.protocol = CentrifugeJson(self.node)
         self.endpoint = FakeEndpoint(self.protocol)
@@ -113,6 +126,7 @@ class World:
             stale_delay=client.stale_close_delay,
             on_ping=self.pinged.extend,
             on_dead=self.node.disconnect,
+            on_expired=self.node.admission.expire,
         )
         self._slots = 0
 
@@ -122,6 +136,11 @@ class World:
 
     async def __aexit__(self, *exc: object) -> None:
         await self.node.close()
+
+    def turn(self, seconds: float) -> None:
+        """Let time pass, and do what is due then."""
+        self.now += seconds
+        self.node.tick()
 
     def open(self) -> Client:
         """A client whose transport is open, no more."""

@@ -49,7 +49,7 @@ def read_until(process: subprocess.Popen[str], word: str) -> list[str]:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_it_cleanly(number: int) -> None:
-    with gateway("serve", "--port", "0") as process:
+    with gateway("serve", "--dev", "--port", "0") as process:
         lines = read_until(process, "listening")
         assert "dev mode" in lines[0]
         port = json.loads(lines[-1])["port"]
@@ -105,3 +105,36 @@ def test_a_port_in_use_is_one_line_and_status_1() -> None:
 def test_the_version_is_told() -> None:
     ended = run("version")
     assert re.fullmatch(r"\d+\.\d+\.\d+\n", ended.stdout)
+
+
+def test_it_says_when_nobody_can_connect() -> None:
+    with gateway("serve", "--port", "0") as process:
+        assert any("nobody can connect" in line for line in read_until(process, "nobody"))
+    with gateway("serve", "--port", "0", FASTWS_CLIENT_TOKEN_HMAC_SECRET_KEY="x" * 32) as process:
+        read_until(process, "listening")
+        process.send_signal(signal.SIGTERM)
+        assert not any("nobody" in line for line in read_until(process, "stopped"))
+
+
+def test_an_unusable_key_ends_it_with_one_line_and_status_2() -> None:
+    ended = run("serve", FASTWS_CLIENT_TOKEN_RSA_PUBLIC_KEY="garbage")
+    assert ended.returncode == 2
+    assert "client.token.rsa_public_key: not a usable public key" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_an_application_is_named_on_the_command_line() -> None:
+    arguments = ["serve", "--port", "0", "--config", "examples/chat_app.toml"]
+    with gateway(*arguments, "--app", "examples.chat_app:Chat") as process:
+        port = json.loads(read_until(process, "listening")[-1])["port"]
+        with connect(f"ws://127.0.0.1:{port}/connection/websocket") as ws:
+            ws.send('{"id":1,"connect":{"data":{"name":"ann"}}}')
+            assert "room:lobby" in json.loads(ws.recv(timeout=10))["connect"]["subs"]
+
+
+@pytest.mark.parametrize("name", ["nowhere:app", "examples.chat_app:Nobody", "json:dumps"])
+def test_an_application_that_is_none_is_one_line_and_status_2(name: str) -> None:
+    ended = run("serve", "--app", name)
+    assert ended.returncode == 2
+    assert ended.stderr.startswith(f"fastws-gateway: --app {name}: ")
+    assert ended.stderr.count("\n") == 1

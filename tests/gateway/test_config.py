@@ -24,7 +24,7 @@ def test_defaults_are_centrifugos() -> None:
     assert config.websocket.message_size_limit == 65536
     assert config.channel.max_length == 255
     assert config.shutdown.timeout == 30
-    assert config.dev
+    assert not config.dev
     assert config == Config()
 
 
@@ -77,7 +77,6 @@ def test_durations_are_seconds_or_written_with_units(
         ("http_server.port = ", "not valid TOML"),
         ("http_server.workers = 4", "keeps channels within one process"),
         ("client.ping_interval = 5", "client.pong_timeout = 8 s must be shorter"),
-        ("dev = false", "dev = false"),
     ],
 )
 def test_a_wrong_key_is_one_line_that_names_it(tmp_path: Path, text: str, message: str) -> None:

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 from starlette.routing import Route
 
 from gateway import codes
+from gateway.api.methods import METHODS
 from gateway.config import KEYS, Config, load
 from gateway.engines import MemoryEngine
 from gateway.http import make_app
 from gateway.metrics import NodeCollector
 from gateway.node import Node
+from gateway.protocols.centrifuge.messages import Command
 
 TEXT = (Path(__file__).parents[2] / "docs" / "gateway.md").read_text(encoding="utf-8")
 _SECTION = TEXT.partition("\n## Configuration\n")[2].partition("\n## ")[0]
-DEFAULTS = dict(re.findall(r"^\| `([a-z_.]+)` \| `([^`]+)` \|", _SECTION, re.MULTILINE))
+DEFAULTS = dict(re.findall(r"^\| `([a-z0-9_.]+)` \| `([^`]+)` \|", _SECTION, re.MULTILINE))
 
 
 def test_every_key_is_there_and_nothing_else() -> None:
@@ -26,39 +29,52 @@ def test_every_key_is_there_and_nothing_else() -> None:
 
 @pytest.mark.parametrize("key", KEYS)
 def test_defaults_are_the_real_ones(key: str) -> None:
-    assert load(flags={key: DEFAULTS[key]}) == Config()
+    default = "" if DEFAULTS[key] == '""' else DEFAULTS[key]
+    assert load(flags={key: default}) == Config()
 
 
 def test_every_metric_is_there() -> None:
     for metric in NodeCollector(Node(Config(), MemoryEngine())).collect():
         name = metric.name + ("_total" if metric.type == "counter" else "")
-        assert re.search(rf"`{name}(\{{code\}})?`", TEXT), name
+        assert re.search(rf"`{name}(\{{\w+\}})?`", TEXT), name
 
 
 def test_every_path_is_there() -> None:
-    for route in make_app(Node(Config(), MemoryEngine())).routes:
+    config = load(flags={"http_api.key": "key"})
+    for route in make_app(Node(config, MemoryEngine())).routes:
         if isinstance(route, Route):
             assert f"`{route.path}`" in TEXT
 
 
-@pytest.mark.parametrize(
-    "code",
-    [
-        codes.SHUTDOWN,
-        codes.SLOW,
-        codes.NO_PONG,
-        codes.TOO_MANY_COMMANDS,
-        codes.INVALID_REQUEST,
-        codes.STALE,
-        codes.INTERNAL,
-        codes.METHOD_NOT_FOUND,
-        codes.ALREADY_SUBSCRIBED,
-        codes.LIMIT_EXCEEDED,
-        codes.BAD_REQUEST,
-        codes.NOT_AVAILABLE,
-        codes.UNRECOVERABLE_POSITION,
-    ],
-)
-def test_every_code_that_is_used_is_there(code: codes.Disconnect | codes.Error) -> None:
-    text = code.reason if isinstance(code, codes.Disconnect) else code.message
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_of_the_api_is_there(method: str) -> None:
+    assert f"\n| `{method}` |" in TEXT.partition("\n## HTTP API\n")[2]
+
+
+@pytest.mark.parametrize("command", [name for name in get_type_hints(Command) if name != "id"])
+def test_every_command_is_there(command: str) -> None:
+    section = TEXT.partition("\n## Protocol\n")[2].partition("\n## ")[0]
+    assert re.search(rf"^\| `{command}`[ ,]", section, re.MULTILINE)
+
+
+# Codes that exist in the protocol, and that nothing here gives yet.
+UNUSED = {
+    codes.UNAUTHORIZED,
+    codes.EXPIRED,  # to a client that is gone
+    codes.CONNECTION_CLOSED,
+    codes.SERVER_ERROR,
+    codes.FORCE_RECONNECT,
+}
+CODES = [
+    value
+    for value in vars(codes).values()
+    if isinstance(value, codes.Error | codes.Disconnect | codes.Unsubscribe)
+]
+
+
+@pytest.mark.parametrize("code", [code for code in CODES if code not in UNUSED])
+def test_every_code_that_is_used_is_there(
+    code: codes.Error | codes.Disconnect | codes.Unsubscribe,
+) -> None:
+    text = code.message if isinstance(code, codes.Error) else code.reason
     assert re.search(rf"^\| {code.code} \| {text}( \(temporary\))? \|", TEXT, re.MULTILINE)

@@ -6,21 +6,24 @@ import asyncio
 import contextlib
 import json
 import re
+import time
 from typing import Any
 
 import aiohttp
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.typing import Origin, Subprotocol
 
 from gateway.config import load
 from gateway.server import Gateway
+from tests.gateway.tokens import SECRET, token
 
 
 def make(**flags: Any) -> Gateway:
-    """A gateway on a free port; ``client__ping_interval=1`` sets ``client.ping_interval``."""
+    """A gateway for anyone; ``client__ping_interval=1`` sets ``client.ping_interval``."""
     keys = {key.replace("__", "."): value for key, value in flags.items()}
-    return Gateway(load(flags={"http_server.port": 0, **keys}))
+    return Gateway(load(flags={"dev": True, "http_server.port": 0, **keys}))
 
 
 class Client:
@@ -211,3 +214,40 @@ async def test_publications_of_one_tick_arrive_in_order() -> None:
         await writer.ws.send("\n".join(map(json.dumps, commands)))
         got = [(await reader.read())["push"]["pub"]["data"] for _ in commands]
         assert got == list(range(1, 501))
+
+
+async def test_pages_of_other_hosts_may_not_connect() -> None:
+    async with make() as gateway:
+        with pytest.raises(InvalidStatus) as error:
+            await connect(url(gateway), origin=Origin("https://evil.example"))
+        assert error.value.response.status_code == 403
+        async with connect(url(gateway), origin=Origin(f"http://127.0.0.1:{gateway.port}")):
+            pass
+        assert gateway.node.counters.refused_origins == 1
+
+
+async def test_a_token_may_come_with_the_opening_request() -> None:
+    keys = {
+        "dev": False,
+        "client.token.hmac_secret_key": SECRET,
+        "client.token_source.authorization_header": True,
+        "client.token_source.subprotocol_prefix": "token.",
+    }
+    async with make(**keys) as gateway:
+        header = {"Authorization": "Bearer " + token("ann")}
+        async with await client(gateway, additional_headers=header):
+            assert gateway.node.clients.num_users == 1
+        offered = [Subprotocol("json"), Subprotocol("token." + token("ann"))]
+        async with await client(gateway, subprotocols=offered) as browser:
+            assert browser.ws.subprotocol == "json"
+        async with connect(url(gateway)) as ws:
+            await ws.send('{"id":1,"connect":{}}')
+            assert await Client(ws).closed() == (3501, "bad request")
+
+
+async def test_an_expired_connection_is_closed() -> None:
+    keys = {"client.token.hmac_secret_key": SECRET, "client.expired_close_delay": 0}
+    async with make(**keys) as gateway, connect(url(gateway)) as ws:
+        expiring = token("ann", exp=time.time() + 1)
+        await ws.send(json.dumps({"id": 1, "connect": {"token": expiring}}))
+        assert await Client(ws).closed() == (3005, "connection expired")

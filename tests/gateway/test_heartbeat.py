@@ -81,7 +81,7 @@ async def test_a_slot_used_again_starts_anew() -> None:
 
 
 async def test_pings_and_the_stale_delay_can_be_off() -> None:
-    config = load(flags={"client.ping_interval": 0, "client.stale_close_delay": 0})
+    config = load(flags={"dev": True, "client.ping_interval": 0, "client.stale_close_delay": 0})
     async with World(config) as world:
         silent, client = world.open(), world.client()
         world.heartbeat.sweep(world.now + 1e6)

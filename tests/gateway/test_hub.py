@@ -73,4 +73,4 @@ async def test_a_session_that_left_is_freed_at_once() -> None:
         client.ask({"subscribe": {"channel": "a"}})
         client.leave()
         assert client.session.transport is not client.connection
-        assert client.session.channels == ()
+        assert client.session.subscriptions == ()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from msgspec import Raw
 
-from gateway.engines import HistoryQuery, HistorySettings, MemoryEngine
+from gateway.engines import HistoryQuery, HistorySettings, MemoryEngine, Once
+from gateway.engines.base import IDEMPOTENCY_TTL
 from gateway.engines.memory import META_TTL
 from gateway.model import ClientInfo, PresenceStats, Publication, StreamPosition
 
@@ -15,7 +16,7 @@ class Events:
     def __init__(self) -> None:
         self.seen: list[tuple[str, object]] = []
 
-    def on_publication(self, channel: str, publication: Publication) -> None:
+    def on_publication(self, channel: str, publication: Publication, epoch: str) -> None:
         self.seen.append((channel, publication))
 
     def on_join(self, channel: str, info: ClientInfo) -> None:
@@ -115,6 +116,32 @@ async def test_removed_history_does_not_give_offsets_away_twice() -> None:
     found, top = await engine.history("a", ALL, settings)
     assert (found, top.offset) == ([], 1)
     assert (await engine.publish("a", pub(b"2"), settings)).offset == 2
+
+
+async def test_a_key_is_published_once_within_its_time() -> None:
+    engine, events, clock = await make()
+    settings = HistorySettings(size=10, ttl=10)
+    once = Once("order 7")
+    first = await engine.publish("a", pub(b"1"), settings, once)
+    assert await engine.publish("a", pub(b"2"), settings, once) == first
+    assert (await engine.publish("b", pub(b"3"), settings, once)).epoch != first.epoch
+    assert len(events.seen) == 2
+    clock.now = IDEMPOTENCY_TTL
+    assert (await engine.publish("a", pub(b"4"), settings, once)).offset == 2
+    clock.now = 2 * IDEMPOTENCY_TTL
+    engine.tick()
+    assert engine._made == {}
+
+
+async def test_an_older_version_is_not_published() -> None:
+    engine, events, _ = await make()
+    settings = HistorySettings(size=10, ttl=10)
+    assert (await engine.publish("a", pub(b"2"), settings, Once(version=2))).offset == 1
+    assert (await engine.publish("a", pub(b"1"), settings, Once(version=1))).offset == 1
+    assert (await engine.publish("a", pub(b"2"), settings, Once(version=2))).offset == 1
+    anew = Once(version=1, version_epoch="x")
+    assert (await engine.publish("a", pub(b"1"), settings, anew)).offset == 2
+    assert len(events.seen) == 2
 
 
 async def test_presence_counts_clients_and_users() -> None:

@@ -129,7 +129,7 @@ async def test_an_engine_out_of_reach_is_a_temporary_error() -> None:
 
 async def test_a_client_that_sends_on_and_on_meanwhile_is_closed() -> None:
     engine = SlowEngine()
-    async with World(load(flags={"client.queue_max_size": 1000}), engine) as world:
+    async with World(load(flags={"dev": True, "client.queue_max_size": 1000}), engine) as world:
         client = world.client()
         client.send({"id": 2, "presence": {"channel": "a"}})
         for _ in range(100):

@@ -12,31 +12,34 @@ from typing import Annotated
 
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
-from gateway.codes import Error
-from gateway.model import ClientInfo, Publication
+from gateway.codes import Error, Unsubscribe
+from gateway.model import (
+    ClientInfo,
+    Expiry,
+    Offset,
+    Publication,
+    Subscribed,
+    SubscribeRequest,
+)
 
 _Uint32 = Annotated[int, Meta(ge=0, le=2**32 - 1)]
-_Offset = Annotated[int, Meta(ge=0)]
 _Int32 = Annotated[int, Meta(ge=-(2**31), le=2**31 - 1)]
 
 # -- from the client
 
 
+class Recovery(Struct, gc=False):
+    recover: bool = False
+    epoch: str = ""
+    offset: Offset = 0
+
+
 class ConnectRequest(Struct, gc=False):
     token: str = ""
     data: Raw | UnsetType = UNSET
+    subs: dict[str, Recovery] = {}  # server-side subscriptions that it had, and where it left off
     name: str = ""
     version: str = ""
-
-
-class SubscribeRequest(Struct, gc=False):
-    channel: str = ""
-    token: str = ""
-    recover: bool = False
-    epoch: str = ""
-    offset: _Offset = 0
-    data: Raw | UnsetType = UNSET
-    join_leave: bool = False
 
 
 class ChannelRequest(Struct, gc=False):
@@ -51,7 +54,7 @@ class PublishRequest(Struct, gc=False):
 
 
 class Position(Struct, gc=False):
-    offset: _Offset = 0
+    offset: Offset = 0
     epoch: str = ""
 
 
@@ -67,8 +70,15 @@ class RpcRequest(Struct, gc=False):
     data: Raw | UnsetType = UNSET
 
 
+class TokenRequest(Struct, gc=False):
+    """refresh, and with a channel sub_refresh."""
+
+    token: str = ""
+    channel: str = ""
+
+
 class Anything(Struct, gc=False):
-    """A request whose content does not matter to us yet."""
+    """A request whose content does not matter to us."""
 
 
 class Command(Struct, gc=False):
@@ -83,8 +93,8 @@ class Command(Struct, gc=False):
     rpc: RpcRequest | None = None
     ping: Anything | None = None
     send: Anything | None = None
-    refresh: Anything | None = None
-    sub_refresh: Anything | None = None
+    refresh: TokenRequest | None = None
+    sub_refresh: TokenRequest | None = None
 
 
 # -- to the client
@@ -100,12 +110,20 @@ EMPTY = Empty()
 class ConnectResult(Struct, gc=False, omit_defaults=True):
     client: str
     version: str
+    expires: bool = False
+    ttl: int = 0  # seconds until the client has to refresh
+    data: Raw | UnsetType = UNSET  # from the application
+    subs: dict[str, Subscribed] = {}  # server-side subscriptions
     ping: int = 0  # seconds between pings of ours; the client gives us up when none comes
     pong: bool = False  # whether it has to answer them
+    time: int = 0  # Unix time in milliseconds
 
 
-class SubscribeResult(Struct, gc=False, omit_defaults=True):
-    was_recovering: bool = False
+class RefreshResult(Struct, gc=False, omit_defaults=True):
+    client: str
+    version: str
+    expires: bool = False
+    ttl: int = 0
 
 
 class PresenceResult(Struct, gc=False):
@@ -123,17 +141,24 @@ class HistoryResult(Struct, gc=False):
     offset: int
 
 
+class RpcResult(Struct, gc=False, omit_defaults=True):
+    data: Raw | UnsetType = UNSET
+
+
 class Reply(Struct, gc=False, omit_defaults=True):
     id: int
     error: Error | None = None
     connect: ConnectResult | None = None
-    subscribe: SubscribeResult | None = None
+    subscribe: Subscribed | None = None
     unsubscribe: Empty | None = None
     publish: Empty | None = None
     presence: PresenceResult | None = None
     presence_stats: PresenceStatsResult | None = None
     history: HistoryResult | None = None
     ping: Empty | None = None
+    rpc: RpcResult | None = None
+    refresh: RefreshResult | None = None
+    sub_refresh: Expiry | None = None
 
 
 class WithInfo(Struct, gc=False):
@@ -142,11 +167,21 @@ class WithInfo(Struct, gc=False):
     info: ClientInfo
 
 
+class Message(Struct, gc=False):
+    """The content of a message push."""
+
+    data: Raw
+
+
 class Push(Struct, gc=False, omit_defaults=True):
-    channel: str
+    channel: str = ""
     pub: Publication | None = None
     join: WithInfo | None = None
     leave: WithInfo | None = None
+    unsubscribe: Unsubscribe | None = None
+    message: Message | None = None
+    subscribe: Subscribed | None = None
+    refresh: Expiry | None = None
 
 
 class PushReply(Struct, gc=False):

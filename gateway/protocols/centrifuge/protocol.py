@@ -4,31 +4,36 @@ from __future__ import annotations
 
 import math
 import re
+import time
 from collections import deque
+from collections.abc import Iterable
 
 import msgspec
 import structlog
-from msgspec import UnsetType
+from msgspec import Raw, UnsetType
 
 from gateway import __version__, codes
-from gateway.codes import Disconnected, Error, Refused
+from gateway.codes import Disconnected, Error, Refused, Unsubscribe
 from gateway.engines import HistoryQuery
-from gateway.model import ClientInfo, Publication, StreamPosition
+from gateway.model import ClientInfo, Expiry, Publication, StreamPosition, Subscribed
 from gateway.node import Node
 from gateway.protocols.centrifuge.messages import (
     EMPTY,
     Command,
+    ConnectRequest,
     ConnectResult,
     HistoryResult,
+    Message,
     PresenceResult,
     PresenceStatsResult,
     Push,
     PushReply,
+    RefreshResult,
     Reply,
-    SubscribeResult,
+    RpcResult,
     WithInfo,
 )
-from gateway.session import Session
+from gateway.session import Session, Subscription
 from gateway.stepping import start
 
 log = structlog.get_logger("gateway.centrifuge")
@@ -55,6 +60,7 @@ class CentrifugeJson:
         self._node = node
         client = node.config.client
         self._ping_seconds = math.ceil(client.ping_interval)
+        self._tells_time = client.connect_include_server_time
 
     # -- frames in
 
@@ -92,6 +98,18 @@ class CentrifugeJson:
     def leave(self, channel: str, info: ClientInfo) -> bytes:
         return _encode(PushReply(Push(channel, leave=WithInfo(info))))
 
+    def subscribed(self, channel: str, subscribed: Subscribed) -> bytes:
+        return _encode(PushReply(Push(channel, subscribe=subscribed)))
+
+    def unsubscribed(self, channel: str, why: Unsubscribe) -> bytes:
+        return _encode(PushReply(Push(channel, unsubscribe=why)))
+
+    def refreshed(self, expiry: Expiry) -> bytes:
+        return _encode(PushReply(Push(refresh=expiry)))
+
+    def message(self, data: Raw) -> bytes:
+        return _encode(PushReply(Push(message=Message(data))))
+
     # -- commands
 
     async def execute(self, session: Session, command: Command, batch: _Batch) -> Reply | None:
@@ -105,10 +123,8 @@ class CentrifugeJson:
             self._without_reply(session, command)
             return None
         if command.connect is not None:
-            info = node.connect(session, command.connect.data)
-            seconds = self._ping_seconds
-            result = ConnectResult(info.client, __version__, ping=seconds, pong=seconds > 0)
-            return Reply(number, connect=result)
+            await self._connect(session, number, command.connect, batch)
+            return None
         if session.info is None:
             raise _bad_request("the first command must be connect")
 
@@ -117,29 +133,25 @@ class CentrifugeJson:
             if not request.channel or isinstance(request.data, UnsetType):
                 raise _bad_request("publish needs a channel and data")
             batch.flush_subscribed()
-            await node.publish(request.channel, request.data, session.info)
+            await node.publish(request.channel, request.data, session)
             return Reply(number, publish=EMPTY)
         if command.subscribe is not None:
-            wanted = command.subscribe
-            _require_channel(wanted.channel)
-            channel = await node.subscribe(session, wanted.channel, join_leave=wanted.join_leave)
-            batch.add(Reply(number, subscribe=SubscribeResult(was_recovering=wanted.recover)))
-            batch.subscribed = True
-            if channel.watchers:
-                batch.flush_subscribed()
-            await node.joined(session, channel)
+            _require_channel(command.subscribe.channel)
+            subscription, told = await node.members.subscribe(session, command.subscribe)
+            batch.add(Reply(number, subscribe=told))
+            await self._joined([subscription], batch)
             return None
         if command.unsubscribe is not None:
             _require_channel(command.unsubscribe.channel)
-            await node.unsubscribe(session, command.unsubscribe.channel)
+            await node.members.unsubscribe(session, command.unsubscribe.channel)
             return Reply(number, unsubscribe=EMPTY)
         if command.presence is not None:
             _require_channel(command.presence.channel)
-            present = await node.presence(command.presence.channel)
+            present = await node.presence(command.presence.channel, session)
             return Reply(number, presence=PresenceResult(present))
         if command.presence_stats is not None:
             _require_channel(command.presence_stats.channel)
-            stats = await node.presence_stats(command.presence_stats.channel)
+            stats = await node.presence_stats(command.presence_stats.channel, session)
             counts = PresenceStatsResult(stats.num_clients, stats.num_users)
             return Reply(number, presence_stats=counts)
         if command.history is not None:
@@ -150,15 +162,57 @@ class CentrifugeJson:
                 StreamPosition(since.offset, since.epoch) if since is not None else None,
                 command.history.reverse,
             )
-            publications, top = await node.history(command.history.channel, query)
+            publications, top = await node.history(command.history.channel, query, session)
             return Reply(number, history=HistoryResult(publications, top.epoch, top.offset))
         if command.ping is not None:
             return Reply(number, ping=EMPTY)
         if command.rpc is not None:
-            raise Refused(codes.METHOD_NOT_FOUND)  # no application behind us yet
-        if command.refresh is not None or command.sub_refresh is not None:
-            raise Refused(codes.NOT_AVAILABLE)  # no tokens yet
+            answer = await node.rpc(session, command.rpc.method, command.rpc.data)
+            return Reply(number, rpc=RpcResult(answer))
+        if command.refresh is not None:
+            end = await node.admission.refresh(session, command.refresh.token)
+            renewed = RefreshResult(session.id, __version__, end.expires, end.ttl)
+            return Reply(number, refresh=renewed)
+        if command.sub_refresh is not None:
+            wanted = command.sub_refresh
+            _require_channel(wanted.channel)
+            end = await node.members.refresh(session, wanted.channel, wanted.token)
+            return Reply(number, sub_refresh=end)
         raise Refused(codes.METHOD_NOT_FOUND)
+
+    async def _connect(
+        self, session: Session, number: int, request: ConnectRequest, batch: _Batch
+    ) -> None:
+        since = {
+            name: StreamPosition(sub.offset, sub.epoch)
+            for name, sub in request.subs.items()
+            if sub.recover
+        }
+        connected = await self._node.admission.connect(
+            session, request.token, request.data, since, request.name, request.version
+        )
+        seconds = self._ping_seconds
+        result = ConnectResult(
+            connected.info.client,
+            __version__,
+            connected.expiry.expires,
+            connected.expiry.ttl,
+            connected.data,
+            connected.subs,
+            ping=seconds,
+            pong=seconds > 0,
+            time=time.time_ns() // 1_000_000 if self._tells_time else 0,
+        )
+        batch.add(Reply(number, connect=result))
+        await self._joined(session.subscriptions, batch)
+
+    async def _joined(self, subscriptions: Iterable[Subscription], batch: _Batch) -> None:
+        """What follows a reply that tells of new subscriptions."""
+        for subscription in subscriptions:
+            batch.subscribed = True
+            if subscription.channel.watchers:
+                batch.flush_subscribed()
+            await self._node.members.joined(subscription)
 
     def _without_reply(self, session: Session, command: Command) -> None:
         """A command without an id: a pong, or ``send``, which no application listens to yet."""
@@ -217,11 +271,14 @@ class _Batch:
             session.task = None
 
     async def _execute(self, frame: str | bytes) -> None:
+        limits = self._protocol._node.limits
         # All of a frame is understood before any of it is done.
         for command in [_parse(line) for line in _lines(frame)]:
             if self._session.ended:
                 return
             try:
+                if limits.counts_commands:
+                    self._check_rate(command)
                 reply = await self._protocol.execute(self._session, command, self)
                 if reply is not None:
                     self.add(reply)
@@ -230,11 +287,17 @@ class _Batch:
             except Disconnected:
                 raise
             except OSError as error:
-                log.warning("engine failed", client=self._session.id, error=str(error))
+                log.warning("out of reach", client=self._session.id, error=str(error))
                 self._refuse(command, codes.INTERNAL)
             except Exception:
                 log.exception("command failed", client=self._session.id)
                 self._refuse(command, codes.INTERNAL)
+
+    def _check_rate(self, command: Command) -> None:
+        """Raises `Refused` (111) for a client that is too fast. Pongs are free."""
+        node = self._protocol._node
+        if command != _PONG and not node.limits.take_command(self._session, node.clock()):
+            raise Refused(codes.TOO_MANY_REQUESTS)
 
     def _refuse(self, command: Command, error: Error) -> None:
         log.debug("command refused", client=self._session.id, code=error.code)

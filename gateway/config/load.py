@@ -1,28 +1,23 @@
-"""Configuration: a TOML file, then ``FASTWS_…`` in the environment, then flags; the last wins.
+"""Where the values of the configuration come from, and what is said of wrong ones.
 
 A key is written ``client.ping_interval`` here and in messages, as a table in the file, and
-``FASTWS_CLIENT_PING_INTERVAL`` in the environment. Names and defaults are Centrifugo's where it has
-the same thing.
+``FASTWS_CLIENT_PING_INTERVAL`` in the environment.
 """
 
 from __future__ import annotations
 
 import difflib
+import json
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
-from msgspec import Meta, Struct, field
+from msgspec import Struct
 
-# Marks a number of seconds, which may also be written as a duration: "25s", "1m30s", "200ms".
-_SECONDS = Meta(ge=0, le=10 * 365 * 86400, extra={"seconds": True})
-
-Seconds = Annotated[float, _SECONDS]
-Count = Annotated[int, Meta(ge=0, le=2**31 - 1)]
-Port = Annotated[int, Meta(ge=0, le=65535)]
+from gateway.config.sections import SECONDS, Config, Token
 
 ENV_PREFIX = "FASTWS_"
 
@@ -54,86 +49,17 @@ class ConfigError(Exception):
     """A configuration that cannot be used. The text is one line that names the key."""
 
 
-class HttpServer(Struct, frozen=True):
-    """Where to listen. Port 0 takes a free one."""
-
-    address: str = "127.0.0.1"
-    port: Port = 8000
-    workers: Annotated[int, Meta(ge=1, le=1024)] = 1
-
-
-class WebSocket(Struct, frozen=True):
-    """Limits of the WebSocket transport, in bytes."""
-
-    message_size_limit: Annotated[int, Meta(ge=1, le=2**31 - 1)] = 65536
-
-
-class Client(Struct, frozen=True):
-    """What a client may do. A count of 0 is no limit, an interval or delay of 0 turns it off."""
-
-    ping_interval: Seconds = 25.0
-    pong_timeout: Seconds = 8.0
-    stale_close_delay: Seconds = 10.0
-    channel_limit: Count = 128
-    queue_max_size: Annotated[int, Meta(ge=1, le=2**31 - 1)] = 1048576
-    history_max_publication_limit: Count = 300
-
-
-class ChannelOptions(Struct, frozen=True):
-    """What a channel offers. History is kept when its size and its time to live are above 0."""
-
-    presence: bool = True
-    join_leave: bool = True
-    history_size: Count = 0
-    history_ttl: Seconds = 0.0
-
-
-class Channel(Struct, frozen=True):
-    """Rules of channels. The length of a name is in bytes of UTF-8."""
-
-    max_length: Annotated[int, Meta(ge=1, le=65535)] = 255
-    without_namespace: ChannelOptions = field(default_factory=ChannelOptions)
-
-
-class Engine(Struct, frozen=True):
-    """Which engine carries messages, history and presence."""
-
-    type: Literal["memory"] = "memory"
-
-
-class Shutdown(Struct, frozen=True):
-    """How long a shutdown may take before connections are cut."""
-
-    timeout: Seconds = 30.0
-
-
-class Log(Struct, frozen=True):
-    """What goes to stderr. "auto" is for people on a terminal and JSON lines elsewhere."""
-
-    level: Literal["debug", "info", "warning", "error"] = "info"
-    format: Literal["auto", "console", "json"] = "auto"
-
-
-class Config(Struct, frozen=True):
-    """The whole configuration; each field of a field is a key."""
-
-    dev: bool = True
-    http_server: HttpServer = field(default_factory=HttpServer)
-    websocket: WebSocket = field(default_factory=WebSocket)
-    client: Client = field(default_factory=Client)
-    channel: Channel = field(default_factory=Channel)
-    engine: Engine = field(default_factory=Engine)
-    shutdown: Shutdown = field(default_factory=Shutdown)
-    log: Log = field(default_factory=Log)
-
-
 def keys(section: type[Struct] = Config, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Every key with its type, in the order of the classes above."""
     for name, kind in get_type_hints(section, include_extras=True).items():
-        if isinstance(kind, type) and issubclass(kind, Struct):
+        if _is_section(kind):
             yield from keys(kind, f"{prefix}{name}.")
         else:
             yield prefix + name, kind
+
+
+def _is_section(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, Struct)
 
 
 KEYS = dict(keys())
@@ -205,6 +131,42 @@ def env_name(key: str) -> str:
 
 def _convert(key: str, value: Any, where: str) -> Any:
     kind = KEYS[key]
+    if get_origin(kind) is list:
+        return _convert_list(kind, value, where)
+    return _convert_one(kind, value, where)
+
+
+def _convert_list(kind: Any, value: Any, where: str) -> list[Any]:
+    """A list as it is in TOML; in the environment JSON, or words between commas."""
+    (item,) = get_args(kind)
+    if isinstance(value, str):
+        if value.lstrip().startswith("["):
+            try:
+                value = json.loads(value)
+            except ValueError as error:
+                raise ConfigError(f"{where}: not valid JSON: {error}") from None
+        else:
+            value = [word for word in (part.strip() for part in value.split(",")) if word]
+    if not isinstance(value, list):
+        raise ConfigError(f"{where} = {value!r}: Expected `array`, got `{type(value).__name__}`")
+    convert = _convert_table if _is_section(item) else _convert_one
+    return [convert(item, each, f"{where}[{number}]") for number, each in enumerate(value)]
+
+
+def _convert_table(section: type[Struct], table: Any, where: str) -> Any:
+    if not isinstance(table, dict):
+        raise ConfigError(f"{where} = {table!r}: Expected `object`, got `{type(table).__name__}`")
+    kinds = get_type_hints(section, include_extras=True)
+    for name in table:
+        if name not in kinds:
+            raise ConfigError(f"{where}: unknown key {name!r}{_suggest(name, kinds)}")
+    fields = {
+        name: _convert_one(kinds[name], value, f"{where}.{name}") for name, value in table.items()
+    }
+    return section(**fields)
+
+
+def _convert_one(kind: Any, value: Any, where: str) -> Any:
     is_text = isinstance(value, str)
     if is_text and _is_seconds(kind) and _DURATION.fullmatch(value):
         parts = _DURATION_PART.findall(value)
@@ -224,13 +186,13 @@ def _convert(key: str, value: Any, where: str) -> Any:
 
 
 def _is_seconds(kind: Any) -> bool:
-    return _SECONDS in getattr(kind, "__metadata__", ())
+    return SECONDS in getattr(kind, "__metadata__", ())
 
 
 def _build(section: type[Struct], values: Mapping[str, Any], prefix: str = "") -> Any:
     fields: dict[str, Any] = {}
     for name, kind in get_type_hints(section, include_extras=True).items():
-        if isinstance(kind, type) and issubclass(kind, Struct):
+        if _is_section(kind):
             fields[name] = _build(kind, values, f"{prefix}{name}.")
         elif prefix + name in values:
             fields[name] = values[prefix + name]
@@ -255,7 +217,71 @@ def _check(config: Config) -> None:
             f"http_server.workers = {config.http_server.workers}: the engine "
             f"{config.engine.type!r} keeps channels within one process, so only 1 is possible"
         )
-    if not config.dev:
+    _check_channels(config)
+    _check_proxies(config)
+    _check_token("client.token", client.token)
+    _check_token("client.subscription_token", client.subscription_token)
+
+
+def _check_channels(config: Config) -> None:
+    channel = config.channel
+    names = [namespace.name for namespace in channel.namespaces]
+    for number, name in enumerate(names):
+        if not name:
+            raise ConfigError(f"channel.namespaces[{number}]: a namespace needs a name")
+        if name in names[:number]:
+            raise ConfigError(f"channel.namespaces[{number}].name = {name!r} is there twice")
+    feature = config.client.subscribe_to_user_personal_channel
+    personal = feature.personal_channel_namespace if feature.enabled else ""
+    if personal and personal not in names:
         raise ConfigError(
-            "dev = false: there is no authentication yet, so dev mode is all there is"
+            "client.subscribe_to_user_personal_channel.personal_channel_namespace = "
+            f"{personal!r}: there is no such namespace{_suggest(personal, names)}"
         )
+    options = [("channel.without_namespace", channel.without_namespace)]
+    options += [(f"channel.namespaces.{each.name}", each) for each in channel.namespaces]
+    for where, each in options:
+        _check_regex(f"{where}.channel_regex", each.channel_regex)
+        keeps = each.history_size and each.history_ttl
+        for name in ("force_positioning", "force_recovery", "allow_positioning", "allow_recovery"):
+            if getattr(each, name) and not keeps:
+                raise ConfigError(
+                    f"{where}.{name} needs history: set history_size and history_ttl too"
+                )
+        if each.auto_cache_recover and not (
+            each.force_recovery and each.force_recovery_mode == "cache"
+        ):
+            raise ConfigError(
+                f'{where}.auto_cache_recover needs force_recovery and force_recovery_mode = "cache"'
+            )
+
+
+def _check_proxies(config: Config) -> None:
+    client, channel = config.client.proxy, config.channel.proxy
+    for where, proxy in (
+        ("client.proxy.connect", client.connect),
+        ("client.proxy.refresh", client.refresh),
+        ("channel.proxy.subscribe", channel.subscribe),
+        ("channel.proxy.publish", channel.publish),
+        ("channel.proxy.sub_refresh", channel.sub_refresh),
+        ("rpc.proxy", config.rpc.proxy),
+    ):
+        if proxy.enabled and not proxy.endpoint.startswith(("https://", "http://")):
+            raise ConfigError(f"{where}.endpoint = {proxy.endpoint!r}: not an http(s) address")
+
+
+def _check_token(where: str, token: Token) -> None:
+    for name in ("audience", "issuer"):
+        if getattr(token, name) and getattr(token, f"{name}_regex"):
+            raise ConfigError(f"{where}.{name} and {where}.{name}_regex exclude each other")
+        _check_regex(f"{where}.{name}_regex", getattr(token, f"{name}_regex"))
+    endpoint = token.jwks_public_endpoint
+    if endpoint and not endpoint.startswith(("https://", "http://")):
+        raise ConfigError(f"{where}.jwks_public_endpoint = {endpoint!r}: not an http(s) address")
+
+
+def _check_regex(where: str, pattern: str) -> None:
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise ConfigError(f"{where} = {pattern!r}: not a regular expression: {error}") from None

@@ -1,0 +1,37 @@
+"""The application behind the gateway: what it is asked, in this process or over HTTP."""
+
+from gateway.app.base import App, NoApp
+from gateway.app.events import (
+    ConnectEvent,
+    ConnectReply,
+    PublishEvent,
+    PublishReply,
+    RefreshEvent,
+    RefreshReply,
+    RpcEvent,
+    RpcReply,
+    SubRefreshEvent,
+    SubscribeEvent,
+    SubscribeReply,
+)
+from gateway.codes import Disconnect, Disconnected, Error, Refused
+
+__all__ = [
+    "App",
+    "ConnectEvent",
+    "ConnectReply",
+    "Disconnect",
+    "Disconnected",
+    "Error",
+    "NoApp",
+    "PublishEvent",
+    "PublishReply",
+    "RefreshEvent",
+    "RefreshReply",
+    "Refused",
+    "RpcEvent",
+    "RpcReply",
+    "SubRefreshEvent",
+    "SubscribeEvent",
+    "SubscribeReply",
+]

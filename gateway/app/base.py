@@ -1,0 +1,70 @@
+"""What the gateway asks of an application."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from gateway.app.events import (
+    ConnectEvent,
+    ConnectReply,
+    PublishEvent,
+    PublishReply,
+    RefreshEvent,
+    RefreshReply,
+    RpcEvent,
+    RpcReply,
+    SubRefreshEvent,
+    SubscribeEvent,
+    SubscribeReply,
+)
+from gateway.codes import NOT_AVAILABLE, Refused
+
+if TYPE_CHECKING:
+    from gateway.node import Node
+
+Headers = Mapping[str, str] | None
+
+
+class App:
+    """Base of applications: override what is to be decided, the rest is decided without it.
+
+    A handler returns a reply, or raises `Refused` with an error for the client, `Disconnected` to
+    close it, or `OSError` when it cannot say now (error 100, temporary). Each call has a task of
+    its own. ``headers`` are those of the client's opening request that the configuration lists.
+    """
+
+    node: Node  # for publishing and the like; set before `start`
+    http_headers: tuple[str, ...] = ()  # of the opening request, that handlers get
+
+    async def start(self) -> None:
+        """The gateway starts; clients come later."""
+
+    async def close(self) -> None:
+        """The gateway has stopped."""
+
+    def handles(self, event: str) -> bool:
+        """Whether the application is to be asked: "connect", "subscribe" and so on."""
+        return getattr(type(self), event) is not getattr(App, event)
+
+    async def connect(self, event: ConnectEvent, headers: Headers) -> ConnectReply:
+        raise Refused(NOT_AVAILABLE)
+
+    async def refresh(self, event: RefreshEvent, headers: Headers) -> RefreshReply:
+        raise Refused(NOT_AVAILABLE)
+
+    async def subscribe(self, event: SubscribeEvent, headers: Headers) -> SubscribeReply:
+        raise Refused(NOT_AVAILABLE)
+
+    async def sub_refresh(self, event: SubRefreshEvent, headers: Headers) -> RefreshReply:
+        raise Refused(NOT_AVAILABLE)
+
+    async def publish(self, event: PublishEvent, headers: Headers) -> PublishReply:
+        raise Refused(NOT_AVAILABLE)
+
+    async def rpc(self, event: RpcEvent, headers: Headers) -> RpcReply:
+        raise Refused(NOT_AVAILABLE)
+
+
+class NoApp(App):
+    """There is nobody behind the gateway."""

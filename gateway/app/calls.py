@@ -1,0 +1,129 @@
+"""Asks the application on behalf of the node: sessions into events, replies into decisions."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from msgspec import UNSET, Raw, UnsetType
+
+from gateway.app.base import App
+from gateway.app.events import (
+    ConnectEvent,
+    PublishEvent,
+    RefreshEvent,
+    RefreshReply,
+    RpcEvent,
+    SubRefreshEvent,
+    SubscribeEvent,
+)
+from gateway.auth.tokens import ConnectionClaims, SubscribeOptions, payload
+from gateway.channels.grants import Grant, Source, grant
+from gateway.config import ChannelOptions
+from gateway.model import SubscribeRequest
+from gateway.session import Session
+
+_T = TypeVar("_T")
+
+
+class BadReply(OSError):
+    """The application answered something that cannot be used."""
+
+
+class AppCalls:
+    """The questions of one node to its application.
+
+    Each raises what the application does: `Refused`, `Disconnected` or `OSError`.
+    """
+
+    def __init__(self, app: App) -> None:
+        self.app = app
+        self.handles = app.handles
+
+    async def connect(
+        self, session: Session, client: str, data: Raw | UnsetType, name: str, version: str
+    ) -> tuple[ConnectionClaims, Raw | UnsetType]:
+        """Who a client without a token is, and what it is told."""
+        event = ConnectEvent(client=client, data=data, name=name, version=version)
+        reply = await _own_task(self.app.connect(event, session.headers))
+        subs = {
+            name: SubscribeOptions(
+                content(sub.info, sub.b64info),
+                data=content(sub.data, sub.b64data),
+                override=sub.override,
+            )
+            for name, sub in reply.subs.items()
+        }
+        claims = ConnectionClaims(
+            sub=reply.user,
+            expire_at=reply.expire_at,
+            info=content(reply.info, reply.b64info),
+            meta=content(reply.meta),
+            subs=subs or {name: SubscribeOptions() for name in reply.channels},
+        )
+        return claims, content(reply.data, reply.b64data)
+
+    async def refresh(self, session: Session) -> RefreshReply:
+        """Whether a client goes on."""
+        event = RefreshEvent(client=session.id, user=session.user, meta=_meta(session))
+        return await _own_task(self.app.refresh(event, session.headers))
+
+    async def subscribe(
+        self, session: Session, request: SubscribeRequest, options: ChannelOptions
+    ) -> Grant:
+        """On what terms a client may subscribe."""
+        event = SubscribeEvent(
+            client=session.id,
+            user=session.user,
+            meta=_meta(session),
+            channel=request.channel,
+            data=request.data,
+        )
+        reply = await _own_task(self.app.subscribe(event, session.headers))
+        terms = grant(options, Source.SUBSCRIBE_PROXY, reply.override)
+        terms.info = content(reply.info, reply.b64info)
+        terms.data = content(reply.data, reply.b64data)
+        terms.expire_at = reply.expire_at
+        return terms
+
+    async def sub_refresh(self, session: Session, channel: str) -> RefreshReply:
+        """Whether a subscription goes on."""
+        event = SubRefreshEvent(
+            client=session.id, user=session.user, meta=_meta(session), channel=channel
+        )
+        return await _own_task(self.app.sub_refresh(event, session.headers))
+
+    async def publish(self, session: Session, channel: str, data: Raw) -> tuple[Raw, bool]:
+        """What is published for a client, and whether the history is to leave it out."""
+        event = PublishEvent(
+            client=session.id, user=session.user, meta=_meta(session), channel=channel, data=data
+        )
+        reply = await _own_task(self.app.publish(event, session.headers))
+        changed = content(reply.data, reply.b64data)
+        return data if isinstance(changed, UnsetType) else changed, reply.skip_history
+
+    async def rpc(self, session: Session, method: str, data: Raw | UnsetType) -> Raw | UnsetType:
+        """The answer to a question of a client."""
+        event = RpcEvent(
+            client=session.id, user=session.user, meta=_meta(session), method=method, data=data
+        )
+        reply = await _own_task(self.app.rpc(event, session.headers))
+        return content(reply.data, reply.b64data)
+
+
+def content(raw: Raw | UnsetType, b64: str = "") -> Raw | UnsetType:
+    """A payload of a reply. Raises `BadReply` for what is not JSON in base64."""
+    try:
+        return payload(raw, b64)
+    except ValueError as error:
+        raise BadReply(str(error)) from None
+
+
+def _meta(session: Session) -> Raw | UnsetType:
+    return session.credentials.meta if session.credentials is not None else UNSET
+
+
+async def _own_task(call: Coroutine[Any, Any, _T]) -> _T:
+    """A command runs without a task until it waits (`gateway.stepping`), and handlers need one."""
+    return await asyncio.get_running_loop().create_task(call)

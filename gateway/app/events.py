@@ -1,0 +1,113 @@
+"""What an application is asked and what it answers; on the wire of webhooks by these names.
+
+Payloads are raw JSON (`msgspec.Raw`): ``msgspec.json.decode(event.data)`` makes objects of them.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType
+
+from gateway.auth.tokens import Override, SubscribeOptions
+
+UnixTime = Annotated[int, Meta(ge=0, le=2**53)]
+
+
+class Event(Struct, kw_only=True):
+    """Which client it is about."""
+
+    client: str
+    transport: str = "websocket"
+    protocol: str = "json"
+    encoding: str = "json"
+    user: str = ""
+    meta: Raw | UnsetType = UNSET  # what the token, or the reply to connect, had for the backend
+
+
+class ConnectEvent(Event, kw_only=True):
+    """A client without a token wants to come in. ``data`` is what it sent along."""
+
+    data: Raw | UnsetType = UNSET
+    name: str = ""
+    version: str = ""
+
+
+class ConnectReply(Struct, kw_only=True):
+    """Who the client is, as a connection token would say it. ``data`` is told to the client."""
+
+    user: str = ""
+    expire_at: UnixTime = 0
+    info: Raw | UnsetType = UNSET
+    b64info: str = ""
+    data: Raw | UnsetType = UNSET
+    b64data: str = ""
+    channels: list[str] = []
+    subs: dict[str, SubscribeOptions] = {}
+    meta: Raw | UnsetType = UNSET
+
+
+class RefreshEvent(Event, kw_only=True):
+    """The time of a client that the application has let in is over."""
+
+
+class RefreshReply(Struct, kw_only=True):
+    """Whether a client or a subscription goes on, and until when (Unix time; 0: for ever)."""
+
+    expired: bool = False
+    expire_at: UnixTime = 0
+    info: Raw | UnsetType = UNSET
+    b64info: str = ""
+
+
+class SubscribeEvent(Event, kw_only=True):
+    """A client wants to subscribe."""
+
+    channel: str
+    data: Raw | UnsetType = UNSET
+
+
+class SubscribeReply(Struct, kw_only=True):
+    """It may, on these terms, as a subscription token would say it."""
+
+    info: Raw | UnsetType = UNSET
+    b64info: str = ""
+    data: Raw | UnsetType = UNSET
+    b64data: str = ""
+    expire_at: UnixTime = 0
+    override: Override | None = None
+
+
+class SubRefreshEvent(Event, kw_only=True):
+    """The time of a subscription that the application has allowed is over."""
+
+    channel: str
+
+
+class PublishEvent(Event, kw_only=True):
+    """A client wants to publish."""
+
+    channel: str
+    data: Raw
+
+
+class PublishReply(Struct, kw_only=True):
+    """It may; ``data`` is published in place of what the client sent, if it is there."""
+
+    data: Raw | UnsetType = UNSET
+    b64data: str = ""
+    skip_history: bool = False
+
+
+class RpcEvent(Event, kw_only=True):
+    """A client asks something."""
+
+    method: str = ""
+    data: Raw | UnsetType = UNSET
+
+
+class RpcReply(Struct, kw_only=True):
+    """The answer."""
+
+    data: Raw | UnsetType = UNSET
+    b64data: str = ""

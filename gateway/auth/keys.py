@@ -1,0 +1,87 @@
+"""Keys that tokens are checked with.
+
+A token names its algorithm itself, so an attacker chooses it. Each algorithm is therefore tied to
+keys of its own kind when the gateway starts: a token that says HS256 is only ever held against an
+HMAC secret, never against the text of a public key, and ``none`` has no key at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
+from gateway.config import ConfigError, Token
+
+HMAC = ("HS256", "HS384", "HS512")
+RSA = ("RS256", "RS384", "RS512")
+EDDSA = ("EdDSA",)
+
+# RFC 7518 3.4: an ECDSA algorithm is bound to one curve. Names as `cryptography` has them.
+ECDSA_BY_CURVE = {"secp256r1": "ES256", "secp384r1": "ES384", "secp521r1": "ES512"}
+
+# RFC 7518 3.3: a key of 2048 bits or larger must be used.
+_RSA_MIN_BITS = 2048
+
+
+class WrongKey(Exception):
+    """A public key that no algorithm of ours uses."""
+
+
+def algorithms_of(key: Any) -> tuple[str, ...]:
+    """The algorithms that a public key may check. Raises `WrongKey`."""
+    if isinstance(key, rsa.RSAPublicKey):
+        if key.key_size < _RSA_MIN_BITS:
+            raise WrongKey(f"an RSA key of {key.key_size} bits is too short")
+        return RSA
+    if isinstance(key, ec.EllipticCurvePublicKey):
+        algorithm = ECDSA_BY_CURVE.get(key.curve.name)
+        if algorithm is not None:
+            return (algorithm,)
+        raise WrongKey(f"the curve {key.curve.name} is not supported")
+    if isinstance(key, ed25519.Ed25519PublicKey):
+        return EDDSA
+    raise WrongKey(f"{type(key).__name__} is not supported")
+
+
+class StaticKeys:
+    """The keys of a configuration, by the algorithms they may check."""
+
+    def __init__(self, settings: Token, where: str) -> None:
+        """Raises `ConfigError`, which names the key below ``where``."""
+        self._by_algorithm: dict[str, Any] = {}
+        self.previous_secret = settings.hmac_previous_secret_key.encode() or None
+        if settings.hmac_secret_key:
+            self._add(HMAC, settings.hmac_secret_key.encode())
+        for name, kind in (
+            ("rsa_public_key", rsa.RSAPublicKey),
+            ("ecdsa_public_key", ec.EllipticCurvePublicKey),
+            ("ed25519_public_key", ed25519.Ed25519PublicKey),
+        ):
+            text = getattr(settings, name)
+            if not text:
+                continue
+            try:
+                key = load_pem_public_key(text.encode())
+                if not isinstance(key, kind):
+                    raise WrongKey(f"this is a {type(key).__name__}")
+                self._add(algorithms_of(key), key)
+            except (ValueError, WrongKey) as error:
+                raise ConfigError(f"{where}.{name}: not a usable public key: {error}") from None
+
+    def _add(self, algorithms: tuple[str, ...], key: Any) -> None:
+        for algorithm in algorithms:
+            self._by_algorithm[algorithm] = key
+
+    def __bool__(self) -> bool:
+        return bool(self._by_algorithm) or self.previous_secret is not None
+
+    def candidates(self, algorithm: str) -> Iterator[tuple[Any, bool]]:
+        """Keys to try for an algorithm, and whether each is the previous HMAC secret."""
+        key = self._by_algorithm.get(algorithm)
+        if key is not None:
+            yield key, False
+        if self.previous_secret is not None and algorithm in HMAC:
+            yield self.previous_secret, True

@@ -1,0 +1,236 @@
+"""Every key of the configuration with its type, bounds and default.
+
+Names and defaults are Centrifugo's where it has the same thing. A field of a section is a key; a
+list of sections (``channel.namespaces``) is one key whose tables have keys of their own.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct, field
+
+# Marks a number of seconds, which may also be written as a duration: "25s", "1m30s", "200ms".
+SECONDS = Meta(ge=0, le=10 * 365 * 86400, extra={"seconds": True})
+
+Seconds = Annotated[float, SECONDS]
+Count = Annotated[int, Meta(ge=0, le=2**31 - 1)]
+Port = Annotated[int, Meta(ge=0, le=65535)]
+UnixTime = Annotated[int, Meta(ge=0, le=2**53)]
+Mark = Annotated[str, Meta(max_length=8)]  # a sign that has a meaning in names of channels
+
+
+class HttpServer(Struct, frozen=True):
+    """Where to listen. Port 0 takes a free one."""
+
+    address: str = "127.0.0.1"
+    port: Port = 8000
+    workers: Annotated[int, Meta(ge=1, le=1024)] = 1
+
+
+class HttpApi(Struct, frozen=True):
+    """The HTTP API, which is there when a key is set. The limit of a request is in bytes."""
+
+    key: str = ""
+    body_size_limit: Annotated[int, Meta(ge=1, le=2**31 - 1)] = 10485760
+
+
+class WebSocket(Struct, frozen=True):
+    """Limits of the WebSocket transport, in bytes."""
+
+    message_size_limit: Annotated[int, Meta(ge=1, le=2**31 - 1)] = 65536
+
+
+class Token(Struct, frozen=True):
+    """Keys that JSON Web Tokens are checked with, and what must stand in them.
+
+    Public keys are PEM. Several kinds of key may be set at once, except that with a JWKS endpoint
+    all keys come from there.
+    """
+
+    hmac_secret_key: str = ""
+    hmac_previous_secret_key: str = ""
+    hmac_previous_secret_key_valid_until: UnixTime = 0  # of `iat`; 0: whenever issued
+    rsa_public_key: str = ""
+    ecdsa_public_key: str = ""
+    ed25519_public_key: str = ""
+    jwks_public_endpoint: str = ""
+    audience: str = ""
+    audience_regex: str = ""
+    issuer: str = ""
+    issuer_regex: str = ""
+    user_id_claim: str = ""
+
+
+class SubscriptionToken(Token, frozen=True):
+    """Keys of their own for subscription tokens, when enabled."""
+
+    enabled: bool = False
+
+
+class TokenSource(Struct, frozen=True):
+    """Where a connection token may come from besides the connect command, which goes first."""
+
+    authorization_header: bool = False
+    cookie: str = ""
+    query_parameter: str = ""
+    subprotocol_prefix: str = ""
+
+
+class Proxy(Struct, frozen=True):
+    """A webhook: where it goes, how long it may take, and which headers of a client go along."""
+
+    enabled: bool = False
+    endpoint: str = ""
+    timeout: Seconds = 1.0
+    http_headers: list[str] = field(default_factory=list)
+
+
+class ClientProxies(Struct, frozen=True):
+    """Webhooks about connections."""
+
+    connect: Proxy = field(default_factory=Proxy)
+    refresh: Proxy = field(default_factory=Proxy)
+
+
+class ChannelProxies(Struct, frozen=True):
+    """Webhooks about channels, for those whose options ask for them."""
+
+    subscribe: Proxy = field(default_factory=Proxy)
+    publish: Proxy = field(default_factory=Proxy)
+    sub_refresh: Proxy = field(default_factory=Proxy)
+
+
+class PersonalChannel(Struct, frozen=True):
+    """Every user with an id is subscribed to a channel of their own."""
+
+    enabled: bool = False
+    personal_channel_namespace: str = ""
+    single_connection: bool = False
+
+
+class Client(Struct, frozen=True):
+    """What a client may do. A count of 0 is no limit, an interval or delay of 0 turns it off."""
+
+    ping_interval: Seconds = 25.0
+    pong_timeout: Seconds = 8.0
+    stale_close_delay: Seconds = 10.0
+    expired_close_delay: Seconds = 25.0
+    expired_sub_close_delay: Seconds = 25.0
+    allowed_origins: list[str] = field(default_factory=list)
+    allow_anonymous_connect_without_token: bool = False
+    disallow_anonymous_connection_tokens: bool = False
+    connect_include_server_time: bool = False
+    connection_limit: Count = 0
+    connection_rate_limit: Count = 0
+    ip_connection_limit: Count = 0
+    user_connection_limit: Count = 0
+    command_rate_limit: Count = 0
+    user_command_rate_limit: Count = 0
+    channel_limit: Count = 128
+    queue_max_size: Annotated[int, Meta(ge=1, le=2**31 - 1)] = 1048576
+    history_max_publication_limit: Count = 300
+    recovery_max_publication_limit: Count = 300
+    channel_position_check_delay: Seconds = 40.0
+    subscribe_to_user_personal_channel: PersonalChannel = field(default_factory=PersonalChannel)
+    token: Token = field(default_factory=Token)
+    subscription_token: SubscriptionToken = field(default_factory=SubscriptionToken)
+    token_source: TokenSource = field(default_factory=TokenSource)
+    proxy: ClientProxies = field(default_factory=ClientProxies)
+
+
+class ChannelOptions(Struct, frozen=True):
+    """What a channel offers, and to whom. History is kept when its size and its time to live are
+    above 0. What is allowed to clients or subscribers is allowed to anonymous ones only if that is
+    said too.
+    """
+
+    presence: bool = False
+    join_leave: bool = False
+    force_push_join_leave: bool = False
+    history_size: Count = 0
+    history_ttl: Seconds = 0.0
+    force_positioning: bool = False
+    allow_positioning: bool = False
+    force_recovery: bool = False
+    allow_recovery: bool = False
+    force_recovery_mode: Literal["", "stream", "cache"] = ""
+    auto_cache_recover: bool = False
+    allow_tags_filter: bool = False
+    exclude_publisher: bool = False
+    allow_subscribe_for_client: bool = False
+    allow_subscribe_for_anonymous: bool = False
+    allow_publish_for_client: bool = False
+    allow_publish_for_subscriber: bool = False
+    allow_publish_for_anonymous: bool = False
+    allow_presence_for_client: bool = False
+    allow_presence_for_subscriber: bool = False
+    allow_presence_for_anonymous: bool = False
+    allow_history_for_client: bool = False
+    allow_history_for_subscriber: bool = False
+    allow_history_for_anonymous: bool = False
+    allow_user_limited_channels: bool = False
+    channel_regex: str = ""
+    subscribe_proxy_enabled: bool = False
+    publish_proxy_enabled: bool = False
+    sub_refresh_proxy_enabled: bool = False
+
+
+class Namespace(ChannelOptions, frozen=True):
+    """Options of channels whose name begins with this one and the boundary."""
+
+    name: Annotated[str, Meta(pattern="^[-a-zA-Z0-9_.]{2,}$")] = ""
+
+
+class Channel(Struct, frozen=True):
+    """Rules of channels. The length of a name is in bytes of UTF-8."""
+
+    max_length: Annotated[int, Meta(ge=1, le=65535)] = 255
+    private_prefix: Mark = "$"
+    namespace_boundary: Mark = ":"
+    user_boundary: Mark = "#"
+    user_separator: Mark = ","
+    without_namespace: ChannelOptions = field(default_factory=ChannelOptions)
+    namespaces: list[Namespace] = field(default_factory=list)
+    proxy: ChannelProxies = field(default_factory=ChannelProxies)
+
+
+class Rpc(Struct, frozen=True):
+    """The webhook that answers a client's ``rpc``."""
+
+    proxy: Proxy = field(default_factory=Proxy)
+
+
+class Engine(Struct, frozen=True):
+    """Which engine carries messages, history and presence."""
+
+    type: Literal["memory"] = "memory"
+
+
+class Shutdown(Struct, frozen=True):
+    """How long a shutdown may take before connections are cut, and clients closed per second."""
+
+    timeout: Seconds = 30.0
+    close_rate: Annotated[int, Meta(ge=1, le=2**31 - 1)] = 5000
+
+
+class Log(Struct, frozen=True):
+    """What goes to stderr. "auto" is for people on a terminal and JSON lines elsewhere."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["auto", "console", "json"] = "auto"
+
+
+class Config(Struct, frozen=True):
+    """The whole configuration; each field of a field is a key."""
+
+    dev: bool = False
+    http_server: HttpServer = field(default_factory=HttpServer)
+    http_api: HttpApi = field(default_factory=HttpApi)
+    websocket: WebSocket = field(default_factory=WebSocket)
+    client: Client = field(default_factory=Client)
+    channel: Channel = field(default_factory=Channel)
+    rpc: Rpc = field(default_factory=Rpc)
+    engine: Engine = field(default_factory=Engine)
+    shutdown: Shutdown = field(default_factory=Shutdown)
+    log: Log = field(default_factory=Log)

@@ -1,0 +1,87 @@
+"""Clients who mean harm: they cost little, and what they took is given back."""
+
+from __future__ import annotations
+
+import pytest
+
+from gateway.channels import rules
+from gateway.config import load
+from tests.gateway.fakes import World
+from tests.gateway.test_identity import ann, config
+from tests.gateway.tokens import SECRET, token
+
+MANY = 5000
+
+
+async def test_memory_of_distinct_channels_comes_back() -> None:
+    keeps = {
+        "channel__without_namespace__history_size": 1,
+        "channel__without_namespace__history_ttl": 1,
+        "channel__without_namespace__presence": True,
+        "channel__without_namespace__allow_subscribe_for_client": True,
+        "channel__without_namespace__allow_publish_for_client": True,
+    }
+    async with World(config(**keeps)) as world:
+        client = ann(world)
+        for number in range(MANY):
+            channel = f"c{number}"
+            client.ask({"subscribe": {"channel": channel}})
+            client.send({"id": 1, "publish": {"channel": channel, "data": 1}})
+            client.send({"id": 2, "unsubscribe": {"channel": channel}})
+            client.take()
+        engine = world.node.engine
+        assert world.node.hub.channels == {}
+        assert engine._presence == {}  # type: ignore[attr-defined]
+        assert len(world.node.rules._known) <= rules._REMEMBERED
+        world.turn(1e9)
+        world.turn(1e9)
+        assert engine._streams == {}  # type: ignore[attr-defined]
+
+
+async def test_subscribing_and_leaving_over_and_over_leaves_nothing() -> None:
+    keys = {"channel__without_namespace__allow_subscribe_for_client": True}
+    async with World(config(**keys)) as world:
+        for _ in range(300):
+            client = ann(world)
+            for number in range(20):
+                client.ask({"subscribe": {"channel": f"c{number}"}})
+            client.leave()
+        assert world.node.hub.channels == {}
+        assert world.node.hub.subscriptions == 0
+        assert len(world.node.clients) == world.node.clients.num_users == 0
+        assert world.node.counters.connections == 0
+
+
+async def test_tokens_without_end_are_no_reason_to_fail() -> None:
+    async with World(config()) as world:
+        client = world.open()
+        reply = client.ask({"connect": {"token": token("ann", exp=2**53)}})
+        assert reply["connect"]["ttl"] == 365 * 86400
+        client.ask({"refresh": {"token": token("ann", expire_at=2**53)}})
+        world.turn(1e6)
+        assert client.closed is None
+
+
+@pytest.mark.parametrize("size", [1000, 30_000])
+async def test_large_tokens_are_refused_or_taken_and_do_no_harm(size: int) -> None:
+    async with World(load(flags={"client.token.hmac_secret_key": SECRET})) as world:
+        client = world.open()
+        client.send({"id": 1, "connect": {"token": token("ann", meta="x" * size)}})
+        assert (client.closed is None) is (size == 1000)
+
+
+async def test_a_filter_bomb_costs_a_refusal() -> None:
+    keys = {
+        "channel__without_namespace__allow_subscribe_for_client": True,
+        "channel__without_namespace__allow_tags_filter": True,
+    }
+    async with World(config(**keys)) as world:
+        client = ann(world)
+        wide = {"op": "or", "nodes": [{"key": "k", "cmp": "ex"}] * 1000}
+        deep = {"key": "k", "cmp": "ex"}
+        for _ in range(200):
+            deep = {"op": "not", "nodes": [deep]}  # type: ignore[dict-item]
+        for bomb in wide, deep:
+            reply = client.ask({"subscribe": {"channel": "a", "tf": bomb}})
+            assert reply["error"]["code"] == 107
+        assert client.closed is None

@@ -1,0 +1,382 @@
+"""An application decides: in the process, and over HTTP, where a backend may be slow or dead."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from examples.chat_app import Chat
+from gateway.app import (
+    App,
+    ConnectEvent,
+    ConnectReply,
+    Disconnect,
+    Disconnected,
+    Error,
+    RefreshEvent,
+    RefreshReply,
+    Refused,
+    SubRefreshEvent,
+    SubscribeEvent,
+    SubscribeReply,
+)
+from gateway.app.base import Headers
+from gateway.app.webhooks import FAILURES, REST, Hook, WebhookFailed
+from gateway.config import Config, Proxy, load
+from gateway.node import Node
+from gateway.server import Gateway
+from tests.gateway.fakes import Client as FakeClient
+from tests.gateway.fakes import World
+from tests.gateway.test_gateway import Client, connect, url
+from tests.gateway.tokens import SECRET, token
+
+
+async def settle() -> None:
+    """Let tasks that do not wait for anything else go on."""
+    for _ in range(8):
+        await asyncio.sleep(0)
+
+
+async def ask(client: FakeClient, command: dict[str, Any]) -> Any:
+    client.send({"id": 9, **command})
+    await settle()
+    replies = client.take()
+    return replies[-1] if replies else None
+
+
+def config(**options: Any) -> Config:
+    keys = {f"channel.without_namespace.{name}": value for name, value in options.items()}
+    return load(flags={"client.token.hmac_secret_key": SECRET, **keys})
+
+
+# -- in the process
+
+
+class Rules(App):
+    """Lets in who says a name; what it is to answer later is set by tests."""
+
+    def __init__(self) -> None:
+        self.asked: list[Any] = []
+        self.connect_reply: Any = ConnectReply(user="ann")
+        self.subscribe_reply: Any = SubscribeReply()
+        self.refresh_reply: Any = RefreshReply(expired=True)
+
+    async def _give(self, event: Any, reply: Any) -> Any:
+        self.asked.append(event)
+        async with asyncio.timeout(1):  # handlers have a task of their own
+            await asyncio.sleep(0)
+        if isinstance(reply, Exception):
+            raise reply
+        return reply
+
+    async def connect(self, event: ConnectEvent, headers: Headers) -> ConnectReply:
+        return await self._give(event, self.connect_reply)
+
+    async def subscribe(self, event: SubscribeEvent, headers: Headers) -> SubscribeReply:
+        return await self._give(event, self.subscribe_reply)
+
+    async def refresh(self, event: RefreshEvent, headers: Headers) -> RefreshReply:
+        return await self._give(event, self.refresh_reply)
+
+    async def sub_refresh(self, event: SubRefreshEvent, headers: Headers) -> RefreshReply:
+        return await self._give(event, self.refresh_reply)
+
+
+async def test_an_application_lets_clients_in() -> None:
+    rules = Rules()
+    rules.connect_reply = ConnectReply(
+        user="ann", b64info="NQ==", b64data="Ng==", channels=["news"]
+    )
+    async with World(config(), app=rules) as world:
+        client = world.open()
+        reply = await ask(client, {"connect": {"data": {"a": 1}, "name": "js"}})
+        assert reply["connect"]["data"] == 6
+        assert list(reply["connect"]["subs"]) == ["news"]
+        assert client.session.info is not None
+        assert (client.session.user, bytes(client.session.info.conn_info)) == ("ann", b"5")
+        [event] = rules.asked
+        assert (bytes(event.data), event.name) == (b'{"a": 1}', "js")
+        assert event.client == client.session.id
+
+
+async def test_a_token_goes_before_the_application() -> None:
+    rules = Rules()
+    async with World(config(), app=rules) as world:
+        client = world.open()
+        await ask(client, {"connect": {"token": token("bob")}})
+        assert client.session.user == "bob"
+        assert rules.asked == []
+
+
+async def test_what_an_application_raises_reaches_the_client() -> None:
+    rules = Rules()
+    async with World(config(), app=rules) as world:
+        client = world.open()
+        rules.connect_reply = Refused(Error(1000, "not today"))
+        reply = await ask(client, {"connect": {}})
+        assert reply["error"] == {"code": 1000, "message": "not today"}
+        rules.connect_reply = ConnectionRefusedError("down")
+        assert (await ask(client, {"connect": {}}))["error"]["code"] == 100
+        rules.connect_reply = ConnectReply(b64info="%")
+        assert (await ask(client, {"connect": {}}))["error"]["code"] == 100
+        rules.connect_reply = Disconnected(Disconnect(4500, "never"))
+        await ask(client, {"connect": {}})
+        assert client.closed == (4500, "never")
+
+
+async def test_a_client_that_leaves_while_the_application_thinks_leaves_nothing() -> None:
+    async with World(config(), app=Rules()) as world:
+        client = world.open()
+        client.send({"id": 1, "connect": {}})
+        client.leave()
+        await settle()
+        assert len(world.node.clients) == 0
+        assert world.node.counters.sessions == 0
+
+
+async def test_an_application_renews_clients_or_ends_them() -> None:
+    rules = Rules()
+    async with World(config(), app=rules) as world:
+        rules.connect_reply = ConnectReply(user="ann", expire_at=int(world.now) + 60)
+        client = world.open()
+        reply = await ask(client, {"connect": {}})
+        assert "expires" not in reply["connect"], "it is not for the client to refresh"
+        rules.refresh_reply = RefreshReply(expire_at=int(world.now) + 200)
+        world.turn(61)
+        await settle()
+        rules.refresh_reply = ConnectionRefusedError("down")
+        world.turn(140)
+        await settle()
+        assert client.closed is None
+        rules.refresh_reply = RefreshReply(expired=True)
+        world.turn(61)
+        await settle()
+        assert client.closed == (3005, "connection expired")
+        assert len(rules.asked) == 4
+
+
+async def test_an_application_says_who_may_subscribe_and_for_how_long() -> None:
+    rules = Rules()
+    keys = {"subscribe_proxy_enabled": True, "sub_refresh_proxy_enabled": True}
+    async with World(config(**keys), app=rules) as world:
+        client = world.client(token=token("bob"))
+        rules.subscribe_reply = Refused(Error(1000, "no"))
+        assert (await ask(client, {"subscribe": {"channel": "a"}}))["error"]["code"] == 1000
+        assert (await ask(client, {"subscribe": {"channel": "$a"}}))["error"]["code"] == 103
+        rules.subscribe_reply = SubscribeReply(expire_at=int(world.now) + 60, b64data="Ng==")
+        assert (await ask(client, {"subscribe": {"channel": "a"}}))["subscribe"] == {"data": 6}
+        rules.refresh_reply = RefreshReply(expire_at=int(world.now) + 300)
+        world.turn(61)
+        await settle()
+        assert client.take() == []
+        rules.refresh_reply = RefreshReply(expired=True)
+        world.turn(300)
+        await settle()
+        assert client.take()[0]["push"]["unsubscribe"]["code"] == 2501
+
+
+async def test_without_an_application_what_is_its_to_say_is_not_available() -> None:
+    keys = {"subscribe_proxy_enabled": True, "publish_proxy_enabled": True}
+    async with World(config(**keys)) as world:
+        client = world.client(token=token("bob"))
+        for command in {"subscribe": {"channel": "a"}}, {"publish": {"channel": "a", "data": 1}}:
+            assert (await ask(client, command))["error"]["code"] == 108
+        assert (await ask(client, {"rpc": {"method": "x"}}))["error"]["code"] == 104
+
+
+async def test_the_example_keeps_its_rules() -> None:
+    settings = load(Path(__file__).parents[2] / "examples" / "chat_app.toml")
+    chat = Chat()
+    async with World(settings, app=chat) as world:
+        chat.node = world.node
+        nobody, ann, bob = world.open(), world.open(), world.open()
+        await ask(nobody, {"connect": {"data": {}}})
+        assert nobody.closed == (4500, "say your name")
+        await ask(ann, {"connect": {"data": {"name": "ann"}}})
+        await ask(bob, {"connect": {"data": {"name": "bob"}}})
+        await ask(ann, {"publish": {"channel": "room:lobby", "data": {"text": "hi"}}})
+        said = bob.take()[0]["push"]["pub"]["data"]
+        assert said["text"] == "hi" and said["at"] > 0
+        reply = await ask(bob, {"rpc": {"method": "who"}})
+        assert reply["rpc"] == {"data": ["ann", "bob"]}
+        for command, code in (
+            ({"publish": {"channel": "room:lobby", "data": {"text": "x" * 501}}}, 1001),
+            ({"publish": {"channel": "room:lobby", "data": 5}}, 107),
+            ({"subscribe": {"channel": "room:cellar"}}, 1002),
+            ({"rpc": {"method": "x"}}, 104),
+        ):
+            assert (await ask(bob, command))["error"]["code"] == code
+
+
+# -- over HTTP
+
+Answer = Callable[[str, dict[str, Any]], Any]
+
+
+@contextlib.asynccontextmanager
+async def running(
+    answer: Answer, **flags: Any
+) -> AsyncIterator[tuple[Gateway, list[tuple[str, dict[str, Any], Any]]]]:
+    """A gateway and a backend, and what the backend was asked: event, content, headers."""
+    asked: list[tuple[str, dict[str, Any], Any]] = []
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        event = request.match_info["event"]
+        content = await request.json()
+        asked.append((event, content, request.headers))
+        given = answer(event, content)
+        if isinstance(given, web.StreamResponse):
+            return given
+        if isinstance(given, float):
+            await asyncio.sleep(given)
+            given = {"result": {}}
+        return web.json_response(given)
+
+    app = web.Application()
+    app.router.add_post("/{event}", handle)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    port = runner.addresses[0][1]
+    keys: dict[str, Any] = {
+        "http_server.port": 0,
+        "client.token.hmac_secret_key": SECRET,
+        "client.proxy.connect.http_headers": ["Cookie"],
+        "channel.without_namespace.subscribe_proxy_enabled": True,
+        "channel.without_namespace.publish_proxy_enabled": True,
+    }
+    for where in (
+        "client.proxy.connect",
+        "channel.proxy.subscribe",
+        "channel.proxy.publish",
+        "rpc.proxy",
+    ):
+        keys[f"{where}.enabled"] = True
+        keys[f"{where}.endpoint"] = f"http://127.0.0.1:{port}/{where.rpartition('.')[2]}"
+    try:
+        async with Gateway(load(flags={**keys, **flags})) as gateway:
+            yield gateway, asked
+    finally:
+        await runner.cleanup()
+
+
+def friendly(event: str, content: dict[str, Any]) -> Any:
+    if event == "connect":
+        return {"result": {"user": "ann", "info": {"n": 1}, "meta": {"m": 1}, "data": "welcome"}}
+    if event == "publish":
+        return {"result": {"data": {"said": content["data"]}}}
+    if event == "proxy":
+        return {"result": {"data": content["data"] * 2}}
+    return {"result": {"info": {"c": 1}}}
+
+
+async def test_a_backend_is_asked_with_cookies_and_decides() -> None:
+    async with running(friendly) as (gateway, asked):
+        header = {"Cookie": "session=1", "X-Other": "2"}
+        async with Client(await connect(url(gateway), additional_headers=header)) as client:
+            reply = await client.ask({"connect": {"data": {"a": 1}}})
+            assert reply["connect"]["data"] == "welcome"
+            assert "subscribe" in await client.ask({"subscribe": {"channel": "a"}})
+            push = await client.ask({"publish": {"channel": "a", "data": 5}})
+            pub = push["push"]["pub"]
+            assert pub["data"] == {"said": 5}
+            assert pub["info"]["chan_info"] == {"c": 1}
+            assert "publish" in await client.read()
+            assert await client.ask({"rpc": {"method": "double", "data": 4}}) == {
+                "id": 7,
+                "rpc": {"data": 8},
+            }
+        events = [event for event, _, _ in asked]
+        assert events == ["connect", "subscribe", "publish", "proxy"]
+        _, first, headers = asked[0]
+        assert headers["Cookie"] == "session=1" and "X-Other" not in headers
+        assert (first["data"], first["transport"]) == ({"a": 1}, "websocket")
+        assert asked[1][1]["meta"] == {"m": 1}
+        assert "Cookie" not in asked[1][2]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"error": {"code": 1000, "message": "no"}},
+        {"disconnect": {"code": 4500, "reason": "never"}},
+        {},
+        {"result": 5},
+        {"result": {"user": 5}},
+        {"result": {"b64info": "%"}},
+        [],
+        web.Response(status=500),
+        web.Response(text="<html>"),
+        web.Response(status=302, headers={"Location": "/connect"}),
+        web.Response(body=b" " * (1 << 20) + b"{}"),
+        0.5,  # seconds
+    ],
+)
+async def test_whatever_a_backend_answers_the_client_gets_a_code(given: Any) -> None:
+    keys = {"client.proxy.connect.timeout": 0.2}
+    async with (
+        running(lambda event, content: given, **keys) as (gateway, _),
+        Client(await connect(url(gateway))) as client,
+    ):
+        await client.ws.send('{"id":1,"connect":{}}')
+        if isinstance(given, dict) and "disconnect" in given:
+            assert await client.closed() == (4500, "never")
+            return
+        error = (await client.read())["error"]
+        assert error["code"] == (1000 if isinstance(given, dict) and "error" in given else 100)
+
+
+async def test_a_gateway_that_can_not_listen_lets_go_of_its_backend() -> None:
+    async with running(friendly) as (gateway, _):
+        taken = load(
+            flags={
+                "http_server.port": gateway.port,
+                "rpc.proxy.enabled": True,
+                "rpc.proxy.endpoint": "http://127.0.0.1:9/",
+            }
+        )
+        with pytest.raises(OSError, match="in use"):
+            await Gateway(taken).start()
+
+
+async def test_a_dead_backend_is_left_alone_for_a_while() -> None:
+    keys = {"client.proxy.connect.endpoint": "http://127.0.0.1:9/connect"}
+    async with running(friendly, **keys) as (gateway, _):
+        for _ in range(FAILURES + 3):
+            async with Client(await connect(url(gateway))) as client:
+                assert (await client.ask({"connect": {}}))["error"]["temporary"] is True
+        hook = gateway.app.hooks["connect"]  # type: ignore[attr-defined]
+        assert (hook.calls, hook.failures) == (FAILURES, FAILURES)
+
+
+def test_after_a_while_it_is_tried_again() -> None:
+    now = [0.0]
+    hook = Hook("connect", Proxy(), lambda: now[0])
+    for _ in range(FAILURES):
+        hook.check()
+        hook.note(failed=True)
+    with pytest.raises(WebhookFailed):
+        hook.check()
+    now[0] = REST
+    hook.check()
+    hook.note(failed=True)
+    with pytest.raises(WebhookFailed):
+        hook.check()
+    now[0] = 2 * REST
+    hook.note(failed=False)
+    for _ in range(FAILURES - 1):
+        hook.note(failed=True)
+        hook.check()
+
+
+def test_nodes_without_an_application_need_none() -> None:
+    node: Node = World().node
+    assert not any(map(node.app.handles, ("connect", "subscribe", "publish", "rpc")))
+

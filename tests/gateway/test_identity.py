@@ -1,0 +1,357 @@
+"""Who comes in, for how long, and who is sent away."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from msgspec import UNSET, Raw
+
+import fastws
+from gateway import codes
+from gateway.auth.handshake import OriginCheck, select_subprotocol, token_of
+from gateway.config import Config, TokenSource, load
+from tests.gateway.fakes import Client, World
+from tests.gateway.tokens import RSA_KEY, SECRET, token
+
+INVALID = (3500, "invalid token")
+
+
+def config(**flags: Any) -> Config:
+    """A gateway with a secret; ``client__token__issuer="x"`` sets ``client.token.issuer``."""
+    keys = {key.replace("__", "."): value for key, value in flags.items()}
+    return load(flags={"client.token.hmac_secret_key": SECRET, **keys})
+
+
+def ann(world: World, **claims: Any) -> Client:
+    return world.client(token=token("ann", **claims))
+
+
+# -- connect
+
+
+async def test_a_client_is_who_its_token_says() -> None:
+    async with World(config()) as world:
+        client = world.open()
+        reply = client.ask({"connect": {"token": token("ann", info={"name": "Ann"}), "data": 1}})
+        assert set(reply["connect"]) == {"client", "version", "ping", "pong"}
+        info = client.session.info
+        assert info is not None
+        assert (info.user, info.conn_info) == ("ann", Raw(b'{"name":"Ann"}'))
+        assert world.node.clients.of_user("ann") == (client.session,)
+
+
+async def test_data_of_a_client_is_no_info_about_it() -> None:
+    async with World(config(client__allow_anonymous_connect_without_token=True)) as world:
+        client = world.client(data={"name": "admin"})
+        assert client.session.info is not None
+        assert client.session.info.conn_info is UNSET
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "garbage",
+        token(key=SECRET + "x"),
+        token(key=RSA_KEY, algorithm="RS256"),
+        "eyJhbGciOiJub25lIn0.eyJzdWIiOiJhZG1pbiJ9.",
+        token(channel="a"),
+    ],
+)
+async def test_a_token_that_is_not_believed_closes_with_3500(text: str) -> None:
+    async with World(config()) as world:
+        client = world.open()
+        client.send({"id": 1, "connect": {"token": text}})
+        assert client.take() == []
+        assert client.closed == INVALID
+        assert len(world.node.clients) == 0
+
+
+async def test_an_expired_token_is_error_109_and_a_new_one_may_follow() -> None:
+    async with World(config()) as world:
+        client = world.open()
+        error = {"code": 109, "message": "token expired"}
+        expired = {"connect": {"token": token(exp=world.now)}}
+        assert client.ask(expired) == {"error": error}
+        assert "connect" in client.ask({"connect": {"token": token(exp=world.now + 9)}})
+
+
+async def test_without_a_token_only_those_who_may_come_in() -> None:
+    async with World(config()) as world:
+        client = world.open()
+        client.send({"id": 1, "connect": {}})
+        assert client.closed == (3501, "bad request")
+    async with World(config(client__allow_anonymous_connect_without_token=True)) as world:
+        assert world.client().session.user == ""
+        client = world.open()
+        client.send({"id": 1, "connect": {"token": "garbage"}})
+        assert client.closed == INVALID
+
+
+async def test_anonymous_tokens_can_be_disallowed() -> None:
+    async with World(config()) as world:
+        world.client(token=token(""))
+    async with World(config(client__disallow_anonymous_connection_tokens=True)) as world:
+        client = world.open()
+        client.send({"id": 1, "connect": {"token": token("")}})
+        assert client.closed == (3507, "permission denied")
+
+
+async def test_a_token_of_the_opening_request_is_used_unless_the_command_has_one() -> None:
+    async with World(config()) as world:
+        client = world.open()
+        client.session.token = token("ann")
+        client.connect()
+        assert client.session.user == "ann"
+        assert client.session.token == ""
+        other = world.open()
+        other.session.token = token("ann")
+        other.connect(token=token("bob"))
+        assert other.session.user == "bob"
+
+
+async def test_keys_out_of_reach_are_a_temporary_error() -> None:
+    async with World(config(client__token__jwks_public_endpoint="http://127.0.0.1:9/")) as world:
+        jwks = world.node.tokens._jwks
+        assert jwks is not None
+        jwks._tried_at = jwks._clock()  # and it was down a moment ago
+        reply = world.open().ask({"connect": {"token": token(headers={"kid": "x"})}})
+        assert reply["error"]["code"] == 100
+        assert reply["error"]["temporary"] is True
+
+
+async def test_the_time_of_the_server_is_told_where_it_is_asked_for() -> None:
+    async with World(config(client__connect_include_server_time=True)) as world:
+        reply = world.open().ask({"connect": {"token": token()}})
+        assert reply["connect"]["time"] > 1_700_000_000_000
+
+
+# -- server-side subscriptions
+
+
+async def test_channels_of_the_token_are_entered_and_told() -> None:
+    async with World(config()) as world:
+        client = world.open()
+        subs = {"news": {"data": {"hello": 1}, "info": 5}}
+        reply = client.ask({"connect": {"token": token(subs=subs)}})
+        assert reply["connect"]["subs"] == {"news": {"data": {"hello": 1}}}
+        assert client.session.subscriptions[0].info.chan_info == Raw(b"5")
+        await world.node.publish("news", Raw(b"1"))
+        assert client.take()[0]["push"] == {"channel": "news", "pub": {"data": 1}}
+
+
+async def test_an_unknown_namespace_in_a_token_is_error_102_and_leaves_nothing() -> None:
+    async with World(config()) as world:
+        client = world.open()
+        for channels in (["a", "nowhere:b"],):
+            reply = client.ask({"connect": {"token": token(channels=channels)}})
+            assert reply["error"]["code"] == 102
+        assert world.node.hub.channels == {}
+        assert (len(world.node.clients), world.node.counters.sessions) == (0, 0)
+        client.connect(token=token())
+
+
+async def test_a_token_for_too_many_channels_closes_with_3505() -> None:
+    async with World(config(client__channel_limit=2)) as world:
+        client = world.open()
+        client.send({"id": 1, "connect": {"token": token(channels=["a", "b", "c"])}})
+        assert client.closed == (3505, "channel limit")
+
+
+async def test_users_have_a_channel_of_their_own() -> None:
+    feature = "client__subscribe_to_user_personal_channel__"
+    async with World(config(**{feature + "enabled": True})) as world:
+        client = world.open()
+        reply = client.ask({"connect": {"token": token("ann")}})
+        assert list(reply["connect"]["subs"]) == ["#ann"]
+        assert "subs" not in world.open().ask({"connect": {"token": token("")}})["connect"]
+
+
+async def test_the_newest_connection_of_a_user_can_be_the_only_one() -> None:
+    feature = "client__subscribe_to_user_personal_channel__"
+    keys = {feature + "enabled": True, feature + "single_connection": True}
+    async with World(config(**keys)) as world:
+        first, other = ann(world), world.client(token=token("bob"))
+        second = ann(world)
+        assert first.closed == (3504, "connection limit")
+        assert (second.closed, other.closed) == (None, None)
+
+
+# -- expiry and refresh
+
+
+async def test_a_connection_ends_some_time_after_its_token() -> None:
+    async with World(config()) as world:
+        client = world.open()
+        reply = client.ask({"connect": {"token": token(exp=world.now + 60)}})["connect"]
+        assert (reply["expires"], reply["ttl"]) == (True, 60)
+        world.turn(60 + 24.9)
+        assert client.closed is None
+        world.turn(0.2)
+        assert client.closed == (3005, "connection expired")
+
+
+async def test_a_refreshed_connection_goes_on() -> None:
+    async with World(config()) as world:
+        client = ann(world, exp=world.now + 60)
+        world.turn(70)
+        reply = client.ask({"refresh": {"token": token(exp=world.now + 60)}})["refresh"]
+        assert (reply["expires"], reply["ttl"]) == (True, 60)
+        world.turn(84)
+        assert client.closed is None
+        assert client.ask({"refresh": {"token": token(expire_at=0)}})["refresh"].get("ttl") is None
+        world.turn(1e6)
+        assert client.closed is None
+
+
+@pytest.mark.parametrize(
+    ("text", "closed"),
+    [
+        ("", (3501, "bad request")),
+        ("garbage", INVALID),
+        (token("bob"), INVALID),
+        (token("ann", exp=1), (3005, "connection expired")),
+        (token("ann", channels=["a"]), (3010, "insufficient state")),
+    ],
+)
+async def test_a_wrong_refresh_closes(text: str, closed: tuple[int, str]) -> None:
+    async with World(config()) as world:
+        client = ann(world)
+        client.send({"id": 2, "refresh": {"token": text}})
+        assert client.closed == closed
+
+
+async def test_a_refresh_can_change_what_others_see() -> None:
+    async with World(config(channel__without_namespace__presence=True)) as world:
+        client = ann(world, info={"name": "Ann"}, channels=["a"])
+        client.ask({"refresh": {"token": token(info={"name": "Anna"}, channels=["a"])}})
+        [present] = (await world.node.presence("a")).values()
+        assert present.conn_info == Raw(b'{"name":"Anna"}')
+
+
+# -- sent away
+
+
+async def test_a_blocked_user_is_closed_and_kept_out() -> None:
+    async with World(config()) as world:
+        client, other = ann(world), world.client(token=token("bob"))
+        await world.node.administration.block_user("ann", world.now + 100)
+        assert client.closed == (3507, "permission denied")
+        assert other.closed is None
+        again = world.open()
+        again.send({"id": 1, "connect": {"token": token("ann")}})
+        assert again.closed == (3507, "permission denied")
+        world.turn(100)
+        ann(world)
+
+
+async def test_a_revoked_token_closes_its_connections_and_no_others() -> None:
+    async with World(config()) as world:
+        client, other = ann(world, jti="1"), ann(world, jti="2")
+        await world.node.administration.revoke_token("1")
+        assert client.closed == INVALID
+        assert other.closed is None
+
+
+async def test_tokens_issued_before_a_time_close_their_connections() -> None:
+    async with World(config()) as world:
+        old, new, bob = ann(world, iat=900), ann(world, iat=950), world.client(token=token("bob"))
+        await world.node.administration.invalidate_user_tokens("ann", 950)
+        assert old.closed == INVALID
+        assert (new.closed, bob.closed) == (None, None)
+
+
+async def test_a_user_is_found_whatever_the_number_of_connections() -> None:
+    async with World(config()) as world:
+        clients = [ann(world) for _ in range(3)]
+        assert set(world.node.clients.of_user("ann")) == {each.session for each in clients}
+        for client in clients:
+            client.leave()
+        assert world.node.clients.of_user("ann") == ()
+        assert world.node.clients.num_users == len(world.node.clients) == 0
+
+
+async def test_one_of_several_is_selected_by_its_id() -> None:
+    async with World(config()) as world:
+        one, two = ann(world), ann(world)
+        clients = world.node.clients
+        assert clients.select("ann", one.session.id) == (one.session,)
+        assert clients.select("", two.session.id) == (two.session,)
+        assert clients.select("bob", one.session.id) == ()
+        assert clients.select("ann", "nobody") == ()
+
+
+# -- the opening request
+
+
+def request(path: str = "/", **headers: str) -> fastws.Request:
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return fastws.Request(path, fastws.Headers(named))
+
+
+@pytest.mark.parametrize(
+    ("origin", "host", "allowed"),
+    [
+        ("https://example.com", "example.com", True),
+        ("http://localhost:8000", "localhost:8000", True),
+        ("https://example.com", "example.com:443", True),
+        ("HTTPS://Example.COM", "example.com", True),
+        ("https://example.com:444", "example.com", False),
+        ("https://evil.com", "example.com", False),
+        ("https://example.com.evil.com", "example.com", False),
+        ("null", "example.com", False),
+        ("", "example.com", False),
+        ("https://[::1", "example.com", False),
+        ("https://example.com:x", "example.com", False),
+    ],
+)
+def test_pages_of_the_same_host_may_connect(origin: str, host: str, allowed: bool) -> None:
+    assert OriginCheck([]).allows(request(Origin=origin, Host=host)) is allowed
+
+
+def test_configured_origins_may_connect_and_no_others() -> None:
+    check = OriginCheck(["https://*.example.com", "http://localhost"])
+    for origin, allowed in (
+        ("https://a.example.com", True),
+        ("http://localhost", True),
+        ("https://example.com", False),
+        ("https://a.example.com.evil.com", False),
+    ):
+        assert check.allows(request(Origin=origin, Host="a.example.com")) is allowed
+    assert not check.allows(request(Origin="https://us", Host="us"))
+    assert OriginCheck(["*"]).allows(request(Origin="null"))
+
+
+def test_two_origins_are_one_too_many_and_none_is_no_browser() -> None:
+    headers = fastws.Headers([("Origin", "https://a"), ("Origin", "https://a"), ("Host", "a")])
+    assert not OriginCheck([]).allows(fastws.Request("/", headers))
+    assert OriginCheck(["https://a"]).allows(request(Host="b"))
+
+
+def test_a_token_is_taken_from_where_it_may_be() -> None:
+    carried = request(
+        "/connection/websocket?x=1&token=query",
+        Authorization="Bearer header",
+        Cookie='a=b; bad cookie; token="cookie"; c',
+        Sec_WebSocket_Protocol="json, token.protocol",
+    )
+    assert token_of(carried, TokenSource()) == ""
+    assert token_of(carried, TokenSource(authorization_header=True)) == "header"
+    assert token_of(carried, TokenSource(cookie="token")) == "cookie"
+    assert token_of(carried, TokenSource(query_parameter="token")) == "query"
+    assert token_of(carried, TokenSource(subprotocol_prefix="token.")) == "protocol"
+    everywhere = TokenSource(True, "token", "token", "token.")
+    assert token_of(request(), everywhere) == ""
+    assert token_of(request("/?" + "a=1&" * 200, Authorization="Basic x"), everywhere) == ""
+
+
+def test_a_browser_that_offers_subprotocols_is_answered_with_one() -> None:
+    source = TokenSource(subprotocol_prefix="token.")
+    assert select_subprotocol(["token.x", "json"], source) == "json"
+    assert select_subprotocol(["token.x"], source) == "token.x"
+    assert select_subprotocol(["json"], source) is None
+    assert select_subprotocol(["json"], TokenSource()) is None
+
+
+def test_custom_codes_say_whether_to_come_back() -> None:
+    assert codes.Disconnect(4000, "").reconnect and not codes.Disconnect(4500, "").reconnect
