@@ -1,4 +1,5 @@
-"""Runs the cases of the Autobahn test suite against the echo server; knows what they should give.
+"""Runs the cases of the Autobahn test suite against the echo server and client; knows what they
+should give.
 
 ``kosoku`` runs the suite's own case files. It is started as a command, not imported: it replaces a
 function of ``binascii`` for the whole process.
@@ -11,9 +12,11 @@ import dataclasses
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import sysconfig
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -89,11 +92,14 @@ def verdict(outcome: Outcome) -> str:
     return expected if (outcome.behavior, outcome.closing) == (expected, expected) else "FAILED"
 
 
+def environment_of(variant: Variant) -> dict[str, str]:
+    return {**os.environ, "FASTWS_PURE": "1" if variant.codec == "python" else "0"}
+
+
 @contextlib.contextmanager
 def echo_server(variant: Variant, *options: str) -> Iterator[int]:
     """Run the server; gives its port. AssertionError if it wrote to stderr or did not end well."""
-    environment = dict(os.environ)
-    environment["FASTWS_PURE"] = "1" if variant.codec == "python" else "0"
+    environment = environment_of(variant)
     command = [
         sys.executable, "-m", "tests.conformance.echo_server",
         "--carrier", variant.carrier, "--style", variant.style, "--loop", variant.loop,
@@ -125,21 +131,80 @@ def echo_server(variant: Variant, *options: str) -> Iterator[int]:
 
 
 def run(port: int, report: Path, cases: Sequence[str] = ()) -> dict[str, Outcome]:
-    """Run ``cases`` (globs; by default all groups) against ``port``; details go to ``report``."""
+    """Run ``cases`` against ``port``; details go to ``report``."""
+    command = [*kosoku(report, cases), "--parallelism", str(PARALLEL), f"127.0.0.1:{port}"]
+    process = subprocess.run(command, capture_output=True, text=True, timeout=TIME_LIMIT)
+    return outcomes_in(report, process.returncode, process.stderr)
+
+
+def run_client(variant: Variant, report: Path, cases: Sequence[str] = ()) -> dict[str, Outcome]:
+    """Let the client run ``cases`` against a server that fuzzes it; details go to ``report``.
+
+    AssertionError if the client wrote to stderr or did not end well.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        address = f"127.0.0.1:{sock.getsockname()[1]}"
+    client = [
+        sys.executable, "-m", "tests.conformance.echo_client", f"ws://{address}",
+        "--carrier", variant.carrier, "--style", variant.style, "--loop", variant.loop,
+    ]  # fmt: skip
+    with subprocess.Popen(
+        [*kosoku(report, cases), "--mode", "fuzzingserver", address],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as server:
+        try:
+            wait_until_it_listens(address)
+            process = subprocess.run(
+                client,
+                cwd=ROOT,
+                env=environment_of(variant),
+                capture_output=True,
+                text=True,
+                timeout=TIME_LIMIT,
+            )
+            errors = server.communicate(timeout=30)[1]  # it ends behind the last case
+        except BaseException:
+            server.kill()
+            raise
+    assert process.returncode == 0 and not process.stderr, (
+        f"the client ended with {process.returncode}: {process.stderr}"
+    )
+    assert process.stdout.strip() == variant.codec
+    return outcomes_in(report, server.returncode, errors)
+
+
+def wait_until_it_listens(address: str) -> None:
+    host, _, port = address.partition(":")
+    for _ in range(200):
+        try:
+            socket.create_connection((host, int(port))).close()
+        except ConnectionRefusedError:
+            time.sleep(0.1)
+        else:
+            return
+    raise TimeoutError(f"nobody listens on {address}")
+
+
+def kosoku(report: Path, cases: Sequence[str]) -> list[str]:
+    """The command, for ``cases`` (globs; by default all groups)."""
     scripts = sysconfig.get_path("scripts")
-    kosoku = shutil.which("kosoku", path=scripts) or shutil.which("kosoku")
-    if kosoku is None:
+    found = shutil.which("kosoku", path=scripts) or shutil.which("kosoku")
+    if found is None:
         raise FileNotFoundError("the command kosoku: pip install kosoku")
-    command = [kosoku, "--parallelism", str(PARALLEL), "--outdir", str(report)]
+    command = [found, "--outdir", str(report)]
     for case in cases or [f"{group}.*" for group in GROUPS]:
         command += ["--include", case]
-    process = subprocess.run(
-        [*command, f"127.0.0.1:{port}"], capture_output=True, text=True, timeout=TIME_LIMIT
-    )
+    return command
+
+
+def outcomes_in(report: Path, status: int, errors: str) -> dict[str, Outcome]:
+    """What kosoku wrote before it ended."""
     index = report / "index.json"
     # 1 says that a case failed; we look for ourselves.
-    if process.returncode not in (0, 1) or not index.exists():
-        raise RuntimeError(f"kosoku ended with {process.returncode}: {process.stderr}")
+    if status not in (0, 1) or not index.exists():
+        raise RuntimeError(f"kosoku ended with {status}: {errors}")
     [found] = json.loads(index.read_text()).values()  # by agent: there is one
     outcomes = {
         case: Outcome(

@@ -30,12 +30,12 @@ TEMPLATE = """\
 
 <!-- Written by `python -m tests.conformance.report`. Its words are in tests/conformance/. -->
 
-[The Autobahn test suite]({suite}) sends a server what it
+[The Autobahn test suite]({suite}) sends a peer what it
 should and what it should not get, and looks at what comes back. [`kosoku`]({kosoku})
-runs its cases under Python 3. They run against an echo server
-(`tests/conformance/echo_server.py`) on each codec, carrier and loop, and with both kinds of
-handler. `make test` fails when an outcome is not the one below, when this page shows another one,
-or when the server does not end well and silently.
+runs its cases under Python 3. They run against an echo server and an echo client
+(`tests/conformance/echo_server.py`, `echo_client.py`) on each codec, carrier and loop, and with
+both kinds of handler. `make test` fails when an outcome is not the one below, when this page shows
+another one, or when the server or client does not end well and silently.
 
 ## Results
 
@@ -43,7 +43,15 @@ or when the server does not end well and silently.
 The numbers are cases that are "OK", by group; `i` counts informational ones, which look at what no
 rule lays down.
 
-{results}
+### Server
+
+{server}
+
+### Client
+
+{client}
+
+### Groups
 
 {groups}
 
@@ -55,14 +63,14 @@ rule lays down.
 
 ## Limits
 
-The server allows {max_size} MiB in a message and {max_fragments:,} frames, which group 9 needs. The
-defaults of `serve` are lower (`max_size`: 1 MiB, `max_fragments`: 4096), because a client that
-means harm makes a server spend as much as they allow.
+Server and client allow {max_size} MiB in a message and {max_fragments:,} frames, which group 9
+needs. The defaults of `serve` and `connect` are lower (`max_size`: 1 MiB, `max_fragments`: 4096),
+because a peer that means harm makes the other one spend as much as they allow.
 
 ## Time
 
-Seconds for all {total} cases, {parallel} at once. Most of it is the suite's own: it waits for a
-second in six of them.
+Seconds for all {total} cases against the server, {parallel} at once. Most of it is the suite's own:
+it waits for a second in six of them.
 
 {times}
 
@@ -140,22 +148,34 @@ def machine() -> str:
     )
 
 
+def section(document: str, side: str) -> str:
+    """The part of the document with the results of ``side``: "server" or "client"."""
+    return document.partition(f"### {side.capitalize()}\n")[2].partition("\n###")[0]
+
+
 def document(
-    results: Mapping[Variant, Mapping[str, Outcome]], seconds: Mapping[Variant, float]
+    results: Mapping[str, Mapping[Variant, Mapping[str, Outcome]]],
+    seconds: Mapping[Variant, float],
 ) -> str:
     failed = sum(
         autobahn.verdict(outcome) == "FAILED"
-        for outcomes in results.values()
+        for side in results.values()
+        for outcomes in side.values()
         for outcome in outcomes.values()
     )
     columns = ("codec", "carrier", "handler", "loop")
+    tables = {
+        side: table(
+            (*columns, *GROUPS), (row(variant, outcomes) for variant, outcomes in found.items())
+        )
+        for side, found in results.items()
+    }
     return TEMPLATE.format(
         suite=SUITE,
         kosoku=KOSOKU,
         failed=f"**{failed} failed.**" if failed else "No case fails, and none is non-strict.",
-        results=table(
-            (*columns, *GROUPS), (row(variant, outcomes) for variant, outcomes in results.items())
-        ),
+        server=tables["server"],
+        client=tables["client"],
         groups=table(
             ("group", "what it tests", "cases"),
             (line((group, autobahn.TITLES[group], count)) for group, count in GROUPS.items()),
@@ -175,16 +195,21 @@ def document(
 
 
 def main() -> int:
-    results: dict[Variant, dict[str, Outcome]] = {}
+    results: dict[str, dict[Variant, dict[str, Outcome]]] = {"server": {}, "client": {}}
     seconds: dict[Variant, float] = {}
     unexpected = 0
-    for variant in variants():
-        with tempfile.TemporaryDirectory() as folder, autobahn.echo_server(variant) as port:
-            begin = time.perf_counter()
-            results[variant] = autobahn.run(port, Path(folder))
-            seconds[variant] = time.perf_counter() - begin
-        print(row(variant, results[variant]), flush=True)
-        for outcome in results[variant].values():
+    for variant, side in itertools.product(variants(), results):
+        with tempfile.TemporaryDirectory() as folder:
+            if side == "server":
+                with autobahn.echo_server(variant) as port:
+                    begin = time.perf_counter()
+                    outcomes = autobahn.run(port, Path(folder))
+                    seconds[variant] = time.perf_counter() - begin
+            else:
+                outcomes = autobahn.run_client(variant, Path(folder))
+        results[side][variant] = outcomes
+        print(side, row(variant, outcomes), flush=True)
+        for outcome in outcomes.values():
             if autobahn.verdict(outcome) == "FAILED":
                 unexpected += 1
                 print("  unexpected:", outcome)
