@@ -18,7 +18,7 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 # It needs epoll. Elsewhere the asyncio carrier does the work.
-LINUX_ONLY = ("fastws._poller",)
+LINUX_ONLY = ("fastws._poller", "fastws._tls")
 
 # The kernels are linked into this module alone, so that their tables of function pointers exist
 # once; the other modules reach them by cimport.

@@ -4,7 +4,7 @@ import argparse
 import signal
 import sys
 
-from bench.cases import CASES, CORE, GATEWAY
+from bench.cases import CASES, CORE, GATEWAY, PROTOCOL
 from bench.compare import execute, plan
 from bench.native import NoCompiler
 from bench.peers import PEERS
@@ -12,18 +12,25 @@ from bench.process import BenchError
 
 _CORE_CASES = ",".join(case.name for case in CORE)
 _GATEWAY_CASES = ",".join(case.name for case in GATEWAY)
-_CORE_PEERS = ",".join(name for name in PEERS if name != "gateway")
+_PROTOCOL_CASES = ",".join(case.name for case in PROTOCOL)
+_PROTOCOL_PEERS = ",".join(name for name in PEERS if name not in ("limit", "gateway"))
+_CORE_PEERS = ",".join(
+    name
+    for name, peer in PEERS.items()
+    if "broadcast" in peer.roles and name != "gateway"  # fan-out is among the cases
+)
 _RUNS = (
     ("quick", _CORE_CASES, _CORE_PEERS, 1, 1.0, "every library case once; under 5 minutes"),
     ("core", _CORE_CASES, _CORE_PEERS, 5, 2.0, "every library case, several rounds"),
     ("gateway", _GATEWAY_CASES, "limit,gateway,fastws_listener", 3, 2.0, "the gateway's cases"),
+    ("protocol", _PROTOCOL_CASES, _PROTOCOL_PEERS, 3, 2.0, "deflate, TLS, and ASGI servers"),
     ("compare", _CORE_CASES, _CORE_PEERS, 3, 2.0, "cases and servers of your choice"),
 )
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    text = "core, then gateway; so does no command at all"
+    text = "core, protocol, then gateway; so does no command at all"
     commands = parser.add_subparsers(dest="command")
     commands.add_parser("all", help=text, description=text)
     for name, cases, peers, rounds, seconds, text in _RUNS:
@@ -52,7 +59,7 @@ def main() -> int:
         return 0
     chosen = [arguments]
     if arguments.command in (None, "all"):
-        chosen = [parser.parse_args([name]) for name in ("core", "gateway")]
+        chosen = [parser.parse_args([name]) for name in ("core", "protocol", "gateway")]
     # An end by signal must unwind: servers are stopped on the way out.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:

@@ -6,8 +6,11 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, ClassVar
 
+from bench.deflate import NO_TAKEOVER, TAKEOVER, check_echo, messages_file
 from bench.dialects import PLAIN, flags, push_size
 from bench.peers import Peer
 from bench.process import BenchError, Load, memory, run_load
@@ -36,9 +39,15 @@ class Case:
 
     name: str
     title: str
+    features: tuple[str, ...] = ()
+    """What the server must have for it: "tls", "deflate", "asgi"."""
     role: ClassVar[str] = "echo"
     """What the server is asked to do."""
     columns: ClassVar[tuple[Column, ...]] = ()
+
+    def security(self) -> list[str]:
+        """Arguments of the load generator for a server with TLS."""
+        return ["--tls"] if "tls" in self.features else []
 
     def run(self, peer: Peer, port: int, pid: int, seconds: float) -> Result:
         """Measures the server with this process id for about so many seconds.
@@ -67,14 +76,37 @@ class Echo(Case):
             "warmup": max(0.3, seconds / 4),
             "duration": seconds,
         }
-        return run_load(port, pid, ["--mode", "echo", *flags(options)], seconds * 2 + 60)
+        arguments = ["--mode", "echo", *self.security(), *flags(options)]
+        return run_load(port, pid, arguments, seconds * 2 + 60)
 
 
 @dataclass(frozen=True)
-class AsgiEcho(Echo):
-    """The same, of an ASGI application under uvicorn."""
+class DeflateEcho(Case):
+    """Closed loop as `Echo`, of JSON documents of about `size` bytes in permessage-deflate.
 
-    role = "asgi"
+    Both sides negotiate `offer`. What is sent was compressed before; the server inflates each
+    message and compresses its answer, of which one is checked.
+    """
+
+    size: int = 1024
+    offer: str = NO_TAKEOVER
+    connections: int = 100
+    columns = (*Echo.columns, Column("answer_bytes", "bytes/answer", 0))
+
+    def run(self, peer: Peer, port: int, pid: int, seconds: float) -> Result:
+        check_echo(port, self.offer, self.size)
+        with TemporaryDirectory() as folder:
+            path, length = messages_file(self.size, Path(folder))
+            options: dict[str, object] = {
+                "connections": self.connections,
+                "deflate": self.offer,
+                "messages": path,
+                "size": length,
+                "payload": "ascii",
+                "warmup": max(0.3, seconds / 4),
+                "duration": seconds,
+            }
+            return run_load(port, pid, ["--mode", "echo", *flags(options)], seconds * 2 + 60)
 
 
 @dataclass(frozen=True)
@@ -99,13 +131,16 @@ class Handshakes(Case):
 
 @dataclass(frozen=True)
 class IdleMemory(Case):
-    """Memory that open connections add, each after one message there and back.
+    """Memory that open connections add, each after one message there and back, or `silent`.
 
     Opened first and closed again are a few connections whose cost is not that of a connection:
     imports, caches, arenas.
     """
 
     connections: int = 10_000
+    silent: bool = False
+    offer: str = ""
+    """Extension that each connection negotiates."""
     role = "idle"
     columns = (
         Column("pss_per_connection", "bytes/connection", 0, "low"),
@@ -114,7 +149,10 @@ class IdleMemory(Case):
     )
 
     def run(self, peer: Peer, port: int, pid: int, seconds: float) -> Result:
-        arguments = ["--mode", "idle", *peer.dialect.opening()]
+        opening = ["--path", peer.dialect.path] if self.silent else peer.dialect.opening()
+        arguments = ["--mode", "idle", *self.security(), *opening]
+        if self.offer:
+            arguments += ["--deflate", self.offer]
         with Load(port, pid, [*arguments, "--connections", "200"]) as load:
             load.event()
             load.finish()
@@ -216,10 +254,47 @@ GATEWAY: tuple[Case, ...] = (
     IdleMemory("gateway-memory", "Memory of 10,000 idle connections, the gateway's subscribed"),
     Sweep("sweep", "One heartbeat sweep over 100,000 connections"),
 )
-ASGI: tuple[Case, ...] = (
-    AsgiEcho("asgi-lockstep", "FastAPI echo, 100 connections, 128 B binary, one in flight"),
-    AsgiEcho(
-        "asgi-pipelined", "FastAPI echo, 100 connections, 128 B binary, 16 in flight", depth=16
+PROTOCOL: tuple[Case, ...] = (
+    DeflateEcho(
+        "deflate-1k", "Echo, 100 connections, 1 KiB JSON, deflate, one in flight", ("deflate",)
+    ),
+    DeflateEcho(
+        "deflate-8k",
+        "Echo, 100 connections, 8 KiB JSON, deflate, one in flight",
+        ("deflate",),
+        size=8192,
+    ),
+    DeflateEcho(
+        "deflate-takeover",
+        "Echo, 100 connections, 1 KiB JSON, deflate with context takeover, one in flight",
+        ("deflate",),
+        offer=TAKEOVER,
+    ),
+    Echo("tls-lockstep", "Echo over TLS, 100 connections, 128 B, one in flight", ("tls",)),
+    Echo(
+        "tls-pipelined", "Echo over TLS, 100 connections, 128 B, 16 in flight", ("tls",), depth=16
+    ),
+    Echo(
+        "tls-large", "Echo over TLS, 100 connections, 16 KiB, one in flight", ("tls",), size=16384
+    ),
+    IdleMemory(
+        "memory-tls", "Memory of 2,000 idle connections over TLS", ("tls",), connections=2000
+    ),
+    IdleMemory(
+        "memory-silent",
+        "Memory of 10,000 connections that said nothing",
+        ("deflate",),
+        silent=True,
+    ),
+    IdleMemory(
+        "memory-deflate",
+        "Memory of 10,000 connections that negotiated deflate and said nothing",
+        ("deflate",),
+        silent=True,
+        offer=TAKEOVER,
+    ),
+    Echo(
+        "asgi", "Echo in FastAPI, 100 connections, 128 B binary, 16 in flight", ("asgi",), depth=16
     ),
 )
-CASES: dict[str, Case] = {case.name: case for case in (*CORE, *GATEWAY, *ASGI)}
+CASES: dict[str, Case] = {case.name: case for case in (*CORE, *GATEWAY, *PROTOCOL)}

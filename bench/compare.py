@@ -66,7 +66,8 @@ def measure(case: Case, peer: Peer, seconds: float) -> dict[str, Any]:
     try:
         if case.role == "sweep":
             return {**entry, "result": dict(case.run(peer, 0, 0, seconds))}
-        with server(peer_command(peer.name, port, case.role), port, log) as pid:
+        command = peer_command(peer.name, port, case.role, case.features)
+        with server(command, port, log) as pid:
             entry["result"] = dict(case.run(peer, port, pid, seconds))
     except BenchError as error:
         entry["error"] = str(error)
@@ -79,7 +80,7 @@ def _turns(plan: Plan) -> Iterable[tuple[int, Case, Peer]]:
         shift = round_ % len(plan.peers)
         for case in plan.cases:
             for peer in (*plan.peers[shift:], *plan.peers[:shift]):
-                if case.role in peer.roles:
+                if case.role in peer.roles and set(case.features) <= set(peer.features):
                     yield round_, case, peer
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 _SOURCES = Path(__file__).parent / "native"
 _BUILD = Path(__file__).parent / "build"
 _FLAGS = ["-std=gnu11", "-O3", "-march=native", "-Wall", "-Wextra"]
+# Programs that can do without OpenSSL, and say so when they are asked for TLS.
+_WITH_TLS = ("load",)
 
 
 class NoCompiler(Exception):
@@ -32,8 +34,16 @@ def program(name: str) -> str:
     _BUILD.mkdir(exist_ok=True)
     unfinished = target.with_suffix(f".{os.getpid()}")
     command = [compiler, *_FLAGS, "-o", str(unfinished), str(source)]
+    if name in _WITH_TLS and _has_openssl(compiler):
+        command += ["-DHAVE_OPENSSL", "-lssl", "-lcrypto"]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     if result.returncode != 0:
         raise NoCompiler(f"{' '.join(command)} failed:\n{result.stderr}")
     unfinished.replace(target)
     return str(target)
+
+
+def _has_openssl(compiler: str) -> bool:
+    """Whether the compiler finds OpenSSL's headers."""
+    command = [compiler, "-E", "-include", "openssl/ssl.h", "-x", "c", "/dev/null"]
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0

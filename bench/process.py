@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+from bench.certificate import certificate
 from bench.native import program
 
 SERVER_CORE, LOAD_CORE = 0, 1
@@ -96,9 +97,18 @@ def _wait_for_port(process: subprocess.Popen[bytes], port: int, log: Path, secon
     raise BenchError(f"the server did not start: {said[-1] if said else 'it said nothing'}")
 
 
-def peer_command(name: str, port: int, role: str = "echo") -> list[str]:
-    """Command line of a server of `bench.peers` in the role `echo`, `idle` or `broadcast`."""
-    return [sys.executable, "-m", f"bench.peers.{name}", "--port", str(port), "--role", role]
+def peer_command(
+    name: str, port: int, role: str = "echo", features: Sequence[str] = ()
+) -> list[str]:
+    """Command line of a server of `bench.peers`: role `echo`, `idle` or `broadcast`, and what it
+    is to have besides, `tls` and `deflate`.
+    """
+    command = [sys.executable, "-m", f"bench.peers.{name}", "--port", str(port), "--role", role]
+    if "tls" in features:
+        command += ["--tls", certificate()]
+    if "deflate" in features:
+        command.append("--deflate")
+    return command
 
 
 def _load_command(port: int, pid: int, arguments: Sequence[str]) -> list[str]:

@@ -6,6 +6,7 @@ from typing import Any
 
 from bench.cases import CASES, Case, Column
 from bench.goals import Goal
+from bench.peers import LIMIT
 
 Runs = Sequence[Mapping[str, Any]]
 DISTURBED = 0.05
@@ -51,8 +52,9 @@ def _notes(runs: Runs) -> str:
 def table(runs: Runs, case: Case, labels: Mapping[str, str], base: str) -> str:
     """One case as a table: a row for each server, with ratios to the server `base`."""
     headings = ["server"]
+    of = "limit" if base == LIMIT.name else labels[base]
     for column in case.columns:
-        headings += [column.heading, "/ limit"] if column.best else [column.heading]
+        headings += [column.heading, f"/ {of}"] if column.best else [column.heading]
     lines = [_row([*headings, "notes"]), _row(["---", *["---:"] * (len(headings) - 1), "---"])]
     for peer, label in labels.items():
         mine = select(runs, case.name, peer)
@@ -83,6 +85,9 @@ def goal_table(runs: Runs, goals: Sequence[Goal], labels: Mapping[str, str]) -> 
         if value is not None and goal.against:
             other = middle(select(runs, goal.case, goal.against), goal.key)
             value = value / other if other else None
+        if value is not None and goal.over:
+            less = middle(select(runs, goal.over, goal.peer), goal.key)
+            value = None if less is None else value - less
         if value is None:
             continue
         sign = "<=" if goal.at_most else ">="

@@ -5,6 +5,8 @@ from fastws._core cimport Core
 
 cdef class Carrier:
     cdef int flush(self, Core core) except -1
+    cdef int read(self, Core core) except -1
+    cdef int resume_writing_to(self, Core core) except -1
     cdef int hold_reading(self, Core core, bint hold) except -1
     cdef int half_close(self, Core core) except -1
     cdef bint is_sending(self) except -1

@@ -1,6 +1,6 @@
 """What moves the bytes of a connection: the interface, and the carrier over an asyncio transport.
 
-The other carrier is in ``_poller.pyx``.
+The other carriers are in ``_poller.pyx`` and ``_tls.pyx``.
 """
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
@@ -19,6 +19,14 @@ cdef class Carrier:
 
     cdef int flush(self, Core core) except -1:
         """Send from ``core.box`` what the socket takes now."""
+        raise NotImplementedError
+
+    cdef int read(self, Core core) except -1:
+        """The socket is readable: take what it has to ``core``. Of carriers in the poller."""
+        raise NotImplementedError
+
+    cdef int resume_writing_to(self, Core core) except -1:
+        """The socket that ``core.watching`` waits for takes bytes again. Of carriers in the poller."""
         raise NotImplementedError
 
     cdef int hold_reading(self, Core core, bint hold) except -1:

@@ -768,8 +768,9 @@ cdef class Core(Decoder):
             return 0
         if self.deferring:
             return self.fail_later(error)
-        self.carrier.drop(self, orderly)
         self.leave()
+        # After that: a transport may call us back from inside close().
+        self.carrier.drop(self, orderly)
         if self.box != NULL:
             self.reactor.give_box(self.box)
             self.box = NULL

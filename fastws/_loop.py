@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from typing import Any, Final
 
-from ._impl import COMPILED, Reactor
+from ._impl import COMPILED, Carrier, Reactor
 
-__all__ = ["new_poller", "reactor_of"]
+__all__ = ["new_poller", "reactor_of", "tls_carrier"]
 
 # More connections than this in one process need more than one process anyway.
 _MAX_CONNECTIONS: Final = 1 << 20
@@ -46,3 +47,19 @@ def new_poller(reactor: Reactor) -> Any:
             return None
         reactor.poller = Poller(reactor)
     return reactor.poller
+
+
+def tls_carrier(
+    poller: Any,
+    context: ssl.SSLContext,
+    *,
+    server_side: bool = True,
+    server_hostname: str | None = None,
+) -> Carrier:
+    """A carrier of one connection over TLS in ``poller``, for ``poller.adopt()`` or to accept with.
+
+    ``ValueError`` for a ``server_hostname`` that cannot be one, or that ``context`` needs.
+    """
+    from ._tls import TlsCarrier
+
+    return TlsCarrier(poller, context, server_side=server_side, server_hostname=server_hostname)

@@ -1,6 +1,6 @@
 """The carrier of plain sockets on Linux: an epoll instance of our own inside the asyncio loop.
 
-An epoll instance is itself a descriptor that can be polled. All plain WebSocket sockets of a loop are in ours, and the
+An epoll instance is itself a descriptor that can be polled. All WebSocket sockets of a loop are in ours, and the
 loop watches that one descriptor. When it wakes us, one call takes up to ``BATCH`` ready sockets: read into one shared
 buffer, decode, call back, and leave with one ``send`` per connection. No handle, transport, protocol object or buffer
 per connection, and one wake-up of the loop for many sockets.
@@ -76,14 +76,7 @@ logger = logging.getLogger("fastws.server")
 
 
 cdef class Poller(Carrier):
-    """All plain sockets of one loop."""
-
-    cdef readonly Reactor reactor
-    cdef int epfd
-    cdef uint8_t *buffer
-    cdef epoll_event *events
-    cdef dict listeners               # descriptor -> Listening
-    cdef bint busy
+    """All sockets of one loop, and the carrier of those without TLS; ``_tls.pyx`` has the other."""
 
     def __cinit__(self, Reactor reactor not None):
         self.epfd = -1
@@ -291,6 +284,12 @@ cdef class Poller(Carrier):
             self.watch(core)
         return 0
 
+    cdef int resume_writing_to(self, Core core) except -1:
+        if core.box != NULL:
+            return self.flush(core)
+        core.watching = False
+        return self.watch(core)
+
     # --- one wake-up of the loop
 
     def _ready(self) -> None:
@@ -329,7 +328,7 @@ cdef class Poller(Carrier):
             # Marked, so that what its own callbacks send leaves with the flush below.
             core.dirty = True
             try:
-                self.read(core)
+                core.carrier.read(core)
             except BaseException as error:
                 core.lost(error)
                 if not isinstance(error, Exception):
@@ -341,11 +340,7 @@ cdef class Poller(Carrier):
         if core._state == CLOSED:
             return 0
         if event.events & EPOLLOUT and core.watching:
-            if core.box != NULL:
-                self.flush(core)
-            else:
-                core.watching = False
-                self.watch(core)
+            core.carrier.resume_writing_to(core)
         return core.settle()
 
     cdef int read(self, Core core) except -1:
@@ -374,21 +369,8 @@ cdef class Poller(Carrier):
             return core.lost(OSError(c_errno, os.strerror(c_errno)))
 
 
-cdef void *address(Outbox *box, Segment *segment) noexcept nogil:
-    if segment.owner == NULL:
-        return box.buffer + segment.start
-    return <void *> segment.start
-
-
 cdef class Listening:
     """One listening socket in the poller."""
-
-    cdef readonly Poller poller
-    cdef readonly object sock
-    cdef readonly int fd
-    cdef object accepted
-    cdef object retry
-    cdef bint complained
 
     def __init__(self, Poller poller, sock, accepted):
         self.poller = poller

@@ -1,4 +1,4 @@
-"""The carrier over an asyncio transport: TLS, platforms without epoll, the pure build."""
+"""The carrier over an asyncio transport: no epoll, the pure build, plain HTTP over TLS."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from ._dial import ATTEMPT_DELAY, dial, dial_unix
 from ._impl import Carrier
-from ._loop import new_poller, reactor_of
+from ._loop import new_poller, reactor_of, tls_carrier
 from ._redirect import MAX_REDIRECTS, check_redirect, redirect_target, without_credentials
 from ._transport import ConnectionProtocol
 from .client_connection import ClientConnection, ClientEndpoint, ClientSettings
@@ -80,7 +80,9 @@ class connect:
         sock: a connected socket to use; it is closed with the connection.
         ssl: context for ``wss``; ``None`` or ``True``: ``ssl.create_default_context()``.
         server_hostname: name that the certificate must have, in place of the host in ``uri``.
-        ssl_handshake_timeout, ssl_shutdown_timeout: seconds, as for ``loop.create_connection``.
+        ssl_handshake_timeout, ssl_shutdown_timeout: seconds, as for ``loop.create_connection``, of
+            asyncio's TLS, which these choose; the reactor's is bounded by ``open_timeout`` and
+            ``close_timeout``.
         proxy_ssl, proxy_server_hostname: as ``ssl`` and ``server_hostname``, for an https proxy.
         family: ``socket.AF_INET`` or ``AF_INET6`` to use no other addresses of the host.
         local_addr: (host, port) to connect from.
@@ -177,7 +179,7 @@ class connect:
         self._sock = sock
         self._path: Any = None
         self._ssl = ssl
-        self._tls = {
+        self._tls: dict[str, Any] = {
             "server_hostname": server_hostname,
             "ssl_handshake_timeout": ssl_handshake_timeout,
             "ssl_shutdown_timeout": ssl_shutdown_timeout,
@@ -336,7 +338,9 @@ class connect:
     def _poller(self, uri: WebSocketURI) -> Any:
         """The epoll carrier if it is to be used, and can be; else ``None``."""
         poller = None
-        if self._carrier != "asyncio" and not uri.secure:
+        timeouts = ("ssl_handshake_timeout", "ssl_shutdown_timeout")
+        bounded = uri.secure and any(self._tls[name] is not None for name in timeouts)
+        if self._carrier != "asyncio" and not bounded:
             poller = new_poller(reactor_of(asyncio.get_running_loop()))
         if poller is None and self._carrier == "reactor":
             raise _no_reactor()
@@ -348,7 +352,7 @@ class connect:
         """A connection over ``way``, which is closed if that fails."""
         try:
             if poller is not None and isinstance(way, socket.socket):
-                return self._adopt(poller, way)
+                return self._adopt(poller, way, uri)
             if self._carrier == "reactor":
                 raise _no_reactor()
             protocol = ConnectionProtocol(self._settings, self._new_connection)
@@ -366,8 +370,16 @@ class connect:
         assert isinstance(protocol.connection, ClientConnection)
         return protocol.connection
 
-    def _adopt(self, poller: Any, sock: socket.socket) -> ClientConnection:
-        ws = self._new_connection(poller)
+    def _adopt(self, poller: Any, sock: socket.socket, uri: WebSocketURI) -> ClientConnection:
+        carrier = poller
+        if uri.secure:
+            carrier = tls_carrier(
+                poller,
+                self._context(),
+                server_side=False,
+                server_hostname=self._tls["server_hostname"] or uri.host,
+            )
+        ws = self._new_connection(carrier)
         try:
             poller.adopt(ws, sock.fileno())
         except BaseException:
@@ -411,7 +423,8 @@ class connect:
 
 def _no_reactor() -> RuntimeError:
     return RuntimeError(
-        "carrier='reactor' needs Linux, the compiled codec and no TLS; use carrier='auto'"
+        "carrier='reactor' needs Linux, the compiled codec, no ssl_*_timeout and no https proxy; "
+        "use carrier='auto'"
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
+import ssl
 from typing import TYPE_CHECKING, Any
 
 from ._impl import own_send
@@ -74,7 +75,9 @@ class ClientConnection(Connection):
     # --- the opening handshake
 
     async def _handshake(self, handshake: ClientHandshake) -> None:
-        """Open the WebSocket; ``InvalidHandshake`` if that fails. The connection is lost then."""
+        """Open the WebSocket; ``InvalidHandshake`` if that fails, ``ssl.SSLError`` if TLS does. The
+        connection is lost then.
+        """
         waiter = self.reactor.loop.create_future()
         details = self._detail()
         details.request = handshake.request
@@ -163,9 +166,11 @@ class ClientConnection(Connection):
             super()._on_deadline()
 
 
-def _unanswered(response: Response | None, error: BaseException | None) -> InvalidHandshake:
+def _unanswered(response: Response | None, error: BaseException | None) -> Exception:
     """What a handshake failed with whose connection was lost."""
     failure: InvalidHandshake
+    if isinstance(error, ssl.SSLError):
+        return error
     if response is not None:
         failure = InvalidStatus(response)  # of whose body that was all
     elif error is None:

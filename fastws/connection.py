@@ -12,6 +12,7 @@ import asyncio
 import logging
 import os
 import socket
+import ssl
 import time
 import uuid
 from collections.abc import AsyncIterator, Coroutine
@@ -171,6 +172,16 @@ class Connection(Core):
     def remote_address(self) -> Any:
         """As ``socket.getpeername()``; ``None`` once closed."""
         return self._address("peername")
+
+    @property
+    def ssl_object(self) -> ssl.SSLObject | None:
+        """What ``ssl`` knows of this connection: version, cipher, the peer's certificate. ``None``
+        without TLS, and once closed.
+        """
+        if isinstance(self.carrier, TransportCarrier):
+            found: ssl.SSLObject | None = self.carrier.transport.get_extra_info("ssl_object")
+            return found
+        return getattr(self.carrier, "ssl_object", None)
 
     def _address(self, name: str) -> Any:
         if self._state == State.CLOSED:

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any, Final
 
 from ._impl import Carrier, Head, TransportCarrier
-from ._loop import new_poller, reactor_of
+from ._loop import new_poller, reactor_of, tls_carrier
 from ._sockets import bind, unlink_socket
 from ._transport import HandOver, ServerProtocol
 from .deflate import Answers, Deflate, as_deflate
@@ -176,21 +176,33 @@ class Server:
         ssl: ssl_module.SSLContext | None,
     ) -> None:
         poller = None
-        if carrier != "asyncio" and ssl is None:
+        # Plain HTTP over TLS goes to a protocol that wants asyncio's transport.
+        if carrier != "asyncio" and (ssl is None or self.http is None):
             poller = new_poller(self.reactor)
         if carrier == "reactor" and poller is None:
             raise RuntimeError(
-                "carrier='reactor' needs Linux, the compiled codec and no TLS; use carrier='auto'"
+                "carrier='reactor' needs Linux, the compiled codec, and not http= and ssl= at "
+                "once; use carrier='auto'"
             )
+        accepted: Callable[[Any], ServerConnection] = self._accepted
+        if ssl is not None:
+            accepted = functools.partial(self._accepted_tls, ssl)
+        tls: dict[str, Any] = {}
+        if ssl is not None:
+            tls = {
+                "ssl": ssl,
+                "ssl_handshake_timeout": self.settings.open_timeout,
+                "ssl_shutdown_timeout": self.settings.close_timeout,
+            }
         for sock in sockets:
             sock.setblocking(False)
             if poller is not None:
                 sock.listen(backlog)
-                self._listening.append(poller.listen(sock, self._accepted))
+                self._listening.append(poller.listen(sock, accepted))
             else:
                 self._servers.append(
                     await self.loop.create_server(
-                        functools.partial(ServerProtocol, self), sock=sock, backlog=backlog, ssl=ssl
+                        functools.partial(ServerProtocol, self), sock=sock, backlog=backlog, **tls
                     )
                 )
 
@@ -199,6 +211,9 @@ class Server:
         ws = self._create_connection(self.settings, self.reactor, carrier)
         self.reactor.set_deadline(ws, self.settings.open_timeout)
         return ws
+
+    def _accepted_tls(self, context: ssl_module.SSLContext, poller: Any) -> ServerConnection:
+        return self._accepted(tls_carrier(poller, context))
 
     # --- the opening handshake
 
@@ -563,9 +578,11 @@ def serve(
         max_backlog: bytes queued for one connection, over which its queue is dropped and it is
             closed (1008).
         carrier: "reactor" (epoll), "asyncio" (a transport), or "auto": the reactor where it can be.
+            It cannot with ``http`` and ``ssl`` at once.
         http: factory of an asyncio protocol that takes over connections whose request is not a
             WebSocket upgrade.
-        ssl: a server-side context, for ``wss``.
+        ssl: a server-side context, for ``wss``; certificates loaded into it later are used for new
+            connections. ``open_timeout`` bounds the TLS handshake as well.
         logger: instead of ``logging.getLogger("fastws.server")``.
         create_connection: a subclass of ``ServerConnection`` that connections are to be of.
 

@@ -1,4 +1,4 @@
-/* WebSocket load at C speed: one thread, one epoll set, against any server without extensions.
+/* WebSocket load at C speed: one thread, one epoll set, against any server.
  *
  *   echo       closed loop: every connection keeps --depth messages in flight. Echoes that one read
  *              completes are answered by as many new messages in one send(). Length and opcode of
@@ -7,6 +7,11 @@
  *   handshake  connect, upgrade, reset, again: --opening at a time.
  *   fanout     connections that receive; the first one publishes, and a round ends when every
  *              connection has got everything.
+ *
+ * --tls does the same over TLS. --deflate OFFER negotiates permessage-deflate (RFC 7692); what echo
+ * sends then is ready-made compressed payloads, of --size bytes each, from the file --messages. They
+ * refer to nothing before them, so that they may be sent whatever was agreed on context takeover.
+ * Answers must be compressed too and are counted; what is in them is for the caller to check.
  *
  * Prints {"event": "ready"} when all connections are open (idle, fanout) and one line of JSON at the
  * end. Server CPU is that of the processes named by --pid, all threads, over exactly the measured
@@ -18,6 +23,7 @@
 #include "ws.h"
 
 #include "histogram.h"
+#include "tls.h"
 
 #include <getopt.h>
 
@@ -28,7 +34,8 @@ enum { SECOND = 1000000000 };
 
 static struct {
     enum mode mode;
-    const char *path, *payload;
+    const char *path, *payload, *deflate, *messages;
+    bool tls;
     int port;
     uint32_t connections, depth, opening, verify, rounds, warmup_rounds, burst;
     size_t size;
@@ -45,7 +52,8 @@ static struct {
 struct conn {
     int fd;
     uint8_t state;
-    bool want_write, in_frame;
+    bool want_write, in_frame, connected, requested;
+    tls_conn *tls;
     uint8_t head_len;
     uint8_t head[14];       /* start of a frame header that a read cut off */
     struct frame_head frame; /* the one whose payload is coming */
@@ -166,16 +174,36 @@ static size_t put_frame(uint8_t *p, uint8_t first, const uint8_t *payload, size_
     return n + 4 + len;
 }
 
+/* Ready-made payloads of opt.size bytes from a file; returns how many there are. */
+static uint32_t load_payloads(const char *path) {
+    FILE *file = fopen(path, "rb");
+    if (file == NULL) die("--messages");
+    size_t room = 1 << 20;
+    ring.payloads = must(malloc(room));
+    size_t len = fread(ring.payloads, 1, room, file);
+    fclose(file);
+    if (len < opt.size || len % opt.size != 0 || len == room) {
+        fprintf(stderr, "--messages: %zu bytes are no multiple of --size, or over 1 MiB\n", len);
+        exit(2);
+    }
+    return (uint32_t)(len / opt.size);
+}
+
 static void ring_setup(void) {
     size_t count = (256 * 1024) / (opt.size + 1);
     ring.count = count < 2 ? 2 : count > 64 ? 64 : (uint32_t)count;
     ring.first = 0x80 | (is_binary() ? OP_BINARY : OP_TEXT);
-    ring.payloads = must(malloc(ring.count * opt.size + 1));
+    if (opt.messages != NULL) {
+        ring.count = load_payloads(opt.messages);
+        ring.first |= RSV1;
+    } else {
+        ring.payloads = must(malloc(ring.count * opt.size + 1));
+    }
     ring.frames = must(malloc((ring.count + opt.depth) * (opt.size + 14)));
     uint8_t *p = ring.frames;
     for (uint32_t i = 0; i < ring.count + opt.depth; i++) {
         uint8_t *payload = ring.payloads + (i % ring.count) * opt.size;
-        if (i < ring.count) fill_payload(payload, opt.size, opt.payload);
+        if (i < ring.count && opt.messages == NULL) fill_payload(payload, opt.size, opt.payload);
         ring.frame_size = put_frame(p, ring.first, payload, opt.size);
         p += ring.frame_size;
     }
@@ -184,6 +212,14 @@ static void ring_setup(void) {
 /* ---- sending ---- */
 
 static void failed(struct conn *c, const char *what);
+
+static ssize_t conn_send(struct conn *c, const void *data, size_t len) {
+    return c->tls ? tls_send(c->tls, data, len) : send(c->fd, data, len, MSG_NOSIGNAL);
+}
+
+static ssize_t conn_recv(struct conn *c) {
+    return c->tls ? tls_recv(c->tls, buffer, READ_SIZE) : recv(c->fd, buffer, READ_SIZE, 0);
+}
 
 static void watch_conn(struct conn *c, int operation, uint32_t events) {
     struct epoll_event event = {.events = events, .data.u32 = (uint32_t)(c - conns)};
@@ -199,7 +235,7 @@ static void set_want_write(struct conn *c, bool want) {
 /* Echo: sends what is due in one send(). */
 static void pump(struct conn *c) {
     size_t len = c->to_send * ring.frame_size - c->sent;
-    ssize_t n = send(c->fd, ring.frames + c->next_send * ring.frame_size + c->sent, len, MSG_NOSIGNAL);
+    ssize_t n = conn_send(c, ring.frames + c->next_send * ring.frame_size + c->sent, len);
     if (n < 0) {
         if (errno != EAGAIN) {
             failed(c, "send");
@@ -230,7 +266,7 @@ static void due(struct conn *c, uint32_t count, uint64_t now) {
 
 /* Other modes: one or a few small frames, which must fit the socket's buffer. */
 static void send_now(struct conn *c, const uint8_t *data, size_t len) {
-    if (send(c->fd, data, len, MSG_NOSIGNAL) != (ssize_t)len) failed(c, "send");
+    if (conn_send(c, data, len) != (ssize_t)len) failed(c, "send");
 }
 
 static void send_frame(struct conn *c, uint8_t opcode, const void *payload, size_t len) {
@@ -242,6 +278,7 @@ static void send_frame(struct conn *c, uint8_t opcode, const void *payload, size
 /* ---- opening ---- */
 
 static void close_conn(struct conn *c) {
+    if (c->tls) tls_close(c->tls);
     close(c->fd); /* leaves the epoll set with it */
     free(c->spill);
     uint64_t *stamp = c->stamp;
@@ -273,15 +310,21 @@ static void send_request(struct conn *c) {
     int n = snprintf(request, sizeof request,
                      "GET %s HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nUpgrade: websocket\r\n"
                      "Connection: Upgrade\r\nSec-WebSocket-Key: %s\r\n"
-                     "Sec-WebSocket-Version: 13\r\n\r\n",
-                     opt.path, opt.port, key);
-    ssize_t sent = send(c->fd, request, (size_t)n, MSG_NOSIGNAL);
-    if (sent < 0 && (errno == EAGAIN || errno == ENOTCONN))
-        set_want_write(c, true);
-    else if (sent != n)
+                     "Sec-WebSocket-Version: 13\r\n%s%s%s\r\n",
+                     opt.path, opt.port, key, opt.deflate ? "Sec-WebSocket-Extensions: " : "",
+                     opt.deflate ? opt.deflate : "", opt.deflate ? "\r\n" : "");
+    ssize_t sent = conn_send(c, request, (size_t)n);
+    if (sent < 0 && (errno == EAGAIN || errno == ENOTCONN)) {
+        /* TLS shakes hands first: after its first message it is the server's turn. */
+        set_want_write(c, c->tls == NULL || !c->connected);
+        return;
+    }
+    if (sent != n) {
         failed(c, "sending the request");
-    else
-        set_want_write(c, false);
+        return;
+    }
+    c->requested = true;
+    set_want_write(c, false);
 }
 
 static void start_conn(struct conn *c) {
@@ -299,8 +342,11 @@ static void start_conn(struct conn *c) {
         setsockopt(c->fd, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
     }
     watch_conn(c, EPOLL_CTL_ADD, EPOLLIN);
+    if (opt.tls) c->tls = tls_open(c->fd);
     if (connect(c->fd, (struct sockaddr *)&address, sizeof address) != 0 && errno != EINPROGRESS)
         failed(c, "connect");
+    else if (opt.tls)
+        set_want_write(c, true); /* OpenSSL takes "not connected yet" for a failure */
     else
         send_request(c);
 }
@@ -353,6 +399,13 @@ static void forget_spill(struct conn *c) {
     c->spill_len = c->spill_size = 0;
 }
 
+/* Whether the server took the extension that was offered, if one was. */
+static bool agreed(const char *value, size_t len) {
+    static const char name[] = "permessage-deflate";
+    if (opt.deflate == NULL || value == NULL) return opt.deflate == NULL && value == NULL;
+    return len >= sizeof name - 1 && memcmp(value, name, sizeof name - 1) == 0;
+}
+
 /* Reads the response head. Returns how many of the new bytes belong to it, -1 when it is wrong. */
 static ssize_t read_response(struct conn *c, const uint8_t *data, size_t len) {
     size_t before = c->spill_len, head, value_len;
@@ -365,7 +418,7 @@ static ssize_t read_response(struct conn *c, const uint8_t *data, size_t len) {
     const char *value = header_value(text, head, "Sec-WebSocket-Accept", &value_len);
     bool good = head > 12 && memcmp(text, "HTTP/1.1 101", 12) == 0 && value != NULL &&
                 value_len == 28 && memcmp(value, accept, 28) == 0 &&
-                header_value(text, head, "Sec-WebSocket-Extensions", &value_len) == NULL;
+                agreed(header_value(text, head, "Sec-WebSocket-Extensions", &value_len), value_len);
     if (!good && failures == 0) fprintf(stderr, "load: response %.*s\n", (int)head, text);
     forget_spill(c);
     if (!good) return -1;
@@ -442,6 +495,8 @@ static uint32_t consume(struct conn *c, const uint8_t *p, size_t n, uint64_t now
                 have = old + take;
             }
             int known = parse_frame_head(head, have, false, &c->frame);
+            bool compressed = known > 0 && c->frame.first & RSV1;
+            if (compressed && opt.deflate == NULL) known = -1;
             if (known == 0) {
                 memmove(c->head, head, have);
                 c->head_len = (uint8_t)have;
@@ -457,7 +512,7 @@ static uint32_t consume(struct conn *c, const uint8_t *p, size_t n, uint64_t now
             c->left = c->frame.len;
             c->in_frame = true;
             if (opt.mode == ECHO && !(c->frame.first & 8) &&
-                (c->frame.first != ring.first || c->frame.len != opt.size)) {
+                (c->frame.first != ring.first || (!compressed && c->frame.len != opt.size))) {
                 mismatches++;
                 errno = EPROTO;
                 failed(c, "an echo of another type or length");
@@ -467,7 +522,8 @@ static uint32_t consume(struct conn *c, const uint8_t *p, size_t n, uint64_t now
         size_t have = (size_t)(end - p);
         size_t take = have < c->left ? have : (size_t)c->left;
         if (opt.mode == ECHO && !(c->frame.first & 8)) {
-            check_echo(c, p, take, c->frame.len - c->left);
+            if (!(c->frame.first & RSV1)) check_echo(c, p, take, c->frame.len - c->left);
+            received_bytes += take;
             p += take;
             if ((c->left -= take) != 0) break;
             c->in_frame = false;
@@ -493,7 +549,11 @@ static uint32_t consume(struct conn *c, const uint8_t *p, size_t n, uint64_t now
 }
 
 static void on_readable(struct conn *c) {
-    ssize_t n = recv(c->fd, buffer, READ_SIZE, 0);
+    if (UNLIKELY(c->tls != NULL && !c->requested)) {
+        send_request(c); /* goes on with the TLS handshake */
+        return;
+    }
+    ssize_t n = conn_recv(c);
     if (n <= 0) {
         if (n < 0 && errno == EAGAIN) return;
         if (n == 0) errno = 0;
@@ -518,7 +578,6 @@ static void on_readable(struct conn *c) {
     uint32_t echoes = consume(c, data, (size_t)n, now);
     if (echoes && c->fd >= 0) {
         messages += echoes;
-        received_bytes += echoes * opt.size;
         due(c, echoes, now);
         if (!c->want_write) pump(c);
     }
@@ -541,6 +600,7 @@ static void turn(uint64_t timeout) {
         struct conn *c = &conns[events[i].data.u32];
         if (c->fd < 0) continue;
         if (c->want_write && (events[i].events & EPOLLOUT)) {
+            c->connected = true;
             if (c->state == UPGRADING)
                 send_request(c);
             else
@@ -609,7 +669,8 @@ static void run_echo(void) {
     run_until(now_ns() + opt.duration);
     window_close();
     print_common("echo", "messages", messages);
-    printf(", \"depth\": %u, \"size\": %zu, \"payload\": \"%s\"}\n", opt.depth, opt.size, opt.payload);
+    printf(", \"depth\": %u, \"size\": %zu, \"payload\": \"%s\", \"answer_bytes\": %.1f}\n", opt.depth, opt.size,
+           opt.payload, messages ? (double)received_bytes / (double)messages : 0.0);
 }
 
 static void run_idle(void) {
@@ -710,6 +771,7 @@ static const struct option options[] = {
     {"pid", 1, NULL, 'i'},        {"hello", 1, NULL, 'h'},    {"ready", 1, NULL, 'r'},
     {"match", 1, NULL, 'M'},      {"publish", 1, NULL, 'b'},  {"interval", 1, NULL, 'I'},
     {"burst", 1, NULL, 'B'},      {"rounds", 1, NULL, 'R'},   {"warmup-rounds", 1, NULL, 'W'},
+    {"tls", 0, NULL, 'S'},        {"deflate", 1, NULL, 'D'},  {"messages", 1, NULL, 'F'},
     {0}};
 
 static void parse_mode(const char *text) {
@@ -770,11 +832,19 @@ static void parse_arguments(int argc, char **argv) {
         case 'I': opt.interval = seconds_argument(name, optarg); break;
         case 'B': opt.burst = (uint32_t)number_argument(name, optarg, 1, 1024); break;
         case 'R': opt.rounds = (uint32_t)number_argument(name, optarg, 1, 1000000); break;
+        case 'S': opt.tls = true; break;
+        case 'D': opt.deflate = optarg; break;
+        case 'F': opt.messages = optarg; break;
         case 'W': opt.warmup_rounds = (uint32_t)number_argument(name, optarg, 0, 1000); break;
         }
     }
     if (opt.verify == 0) opt.verify = opt.size <= 4096 ? 1 : 8;
     if (opt.mode == HANDSHAKE) opt.connections = opt.opening;
+    if (opt.messages != NULL && opt.deflate == NULL) {
+        fprintf(stderr, "--messages goes with --deflate\n");
+        exit(2);
+    }
+    if (opt.tls) tls_setup();
 }
 
 int main(int argc, char **argv) {

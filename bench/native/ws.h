@@ -220,13 +220,18 @@ struct frame_head {
     bool masked;
 };
 
-/* 1: *h is set; 0: more bytes are needed; -1: the header breaks the protocol. */
+enum { RSV1 = 0x40 }; /* a compressed message (RFC 7692 6) */
+
+/* 1: *h is set; 0: more bytes are needed; -1: the header breaks the protocol.
+ *
+ * Our servers (want_mask) agree to no extension; the load generator judges RSV1 of data itself. */
 static inline int parse_frame_head(const uint8_t *p, size_t n, bool want_mask, struct frame_head *h) {
     if (UNLIKELY(n < 2)) return 0;
     h->first = p[0];
     h->masked = p[1] & 0x80;
     uint8_t opcode = p[0] & 15, short_len = p[1] & 127;
-    if (UNLIKELY((p[0] & 0x70) || h->masked != want_mask || (opcode > OP_BINARY && opcode < OP_CLOSE) ||
+    uint8_t reserved = want_mask || opcode >= OP_CLOSE ? 0x70 : 0x70 & ~RSV1;
+    if (UNLIKELY((p[0] & reserved) || h->masked != want_mask || (opcode > OP_BINARY && opcode < OP_CLOSE) ||
                  opcode > OP_PONG || (opcode >= OP_CLOSE && (short_len > 125 || !(p[0] & 0x80)))))
         return -1;
     size_t size = 2;

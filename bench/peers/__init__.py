@@ -1,8 +1,8 @@
 """The servers under test. Each module runs one: `python -m bench.peers.<name> --port PORT`.
 
 With `--role echo` (the default, also for `idle`) a server sends every message back. With
-`--role broadcast` it sends every message to all connections, the sender's own included. `asgi` is
-the echo of an ASGI application.
+`--role broadcast` it sends every message to all connections, the sender's own included. `--tls PEM`
+and `--deflate` are for those that have the feature.
 """
 
 from dataclasses import dataclass
@@ -25,35 +25,69 @@ class Peer:
     roles: tuple[str, ...] = ("echo", "idle", "broadcast")
     """What cases may ask of it."""
     dialect: Dialect = PLAIN
+    features: tuple[str, ...] = ()
+    """What cases may ask of it besides: "tls", "deflate", "asgi"."""
 
     def missing(self) -> str:
         """Why it can't run here; empty when it can."""
-        absent = [package for package in self.needs if find_spec(package) is None]
+        absent = [package for package in self.needs if not _found(package)]
         return f"not installed: {', '.join(absent)}" if absent else ""
 
     def versions(self) -> dict[str, str]:
         """Versions of what it runs on, by package."""
         found = {}
         for package in self.needs:
+            distribution = package.partition(".")[0]
             try:
-                found[package] = version(_DISTRIBUTIONS.get(package, package))
+                found[distribution] = version(_DISTRIBUTIONS.get(distribution, distribution))
             except PackageNotFoundError:
-                found[package] = "source tree"
+                found[distribution] = "source tree"
         return found
+
+
+def _found(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # the package that it is in
+        return False
 
 
 _DISTRIBUTIONS = {"fastws": "fastws-gateway", "gateway": "fastws-gateway"}
 
 LIMIT = Peer("limit", "C epoll (limit)")
+_ALL = ("tls", "deflate")
+_ECHO = ("echo", "idle")
+
+
+def _fastws(name: str, label: str) -> Peer:
+    return Peer(name, label, ("fastws", "uvloop"), features=_ALL)
+
+
+def _uvicorn(name: str, label: str, *needs: str, features: tuple[str, ...] = ()) -> Peer:
+    packages = ("uvicorn", "fastapi", "uvloop", *needs)
+    return Peer(name, label, packages, _ECHO, features=("asgi", *features))
+
+
 PEERS = {
     peer.name: peer
     for peer in (
         LIMIT,
-        Peer("fastws_listener", "fastws Listener", ("fastws", "uvloop")),
-        Peer("fastws_coroutine", "fastws coroutine", ("fastws", "uvloop")),
-        Peer("picows_core", "picows", ("picows", "uvloop")),
-        Peer("websockets_asyncio", "websockets", ("websockets", "uvloop")),
-        Peer("aiohttp_server", "aiohttp", ("aiohttp", "uvloop")),
+        _fastws("fastws_listener", "fastws Listener"),
+        _fastws("fastws_coroutine", "fastws coroutine"),
+        Peer(
+            "fastws_transport",
+            "fastws Listener, uvloop's TLS",
+            ("fastws", "uvloop"),
+            _ECHO,
+            features=("tls",),
+        ),
+        Peer("picows_core", "picows", ("picows", "aiofastnet", "uvloop"), features=("tls",)),
+        Peer("picows_websockets", "picows.websockets", ("picows", "uvloop"), _ECHO, features=_ALL),
+        Peer("websockets_asyncio", "websockets", ("websockets", "uvloop"), features=_ALL),
+        Peer("aiohttp_server", "aiohttp", ("aiohttp", "uvloop"), features=_ALL),
+        _uvicorn("uvicorn_default", "uvicorn, default", "websockets", features=("tls",)),
+        _uvicorn("uvicorn_wsproto", "uvicorn, wsproto", "wsproto"),
+        _uvicorn("uvicorn_fastws", "uvicorn, fastws", "fastws.uvicorn"),
         Peer(
             "uvicorn_fastws",
             "FastAPI on uvicorn, fastws",

@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
@@ -17,15 +18,30 @@ class Options:
 
     port: int
     broadcast: bool
+    tls: str | None
+    """File of the certificate and its key, for TLS."""
+    deflate: bool
+    """Whether permessage-deflate is agreed to, with the settings that the server has by itself."""
+
+    def ssl(self) -> ssl.SSLContext | None:
+        """Context for TLS, if that was asked for."""
+        if self.tls is None:
+            return None
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(self.tls)
+        return context
 
 
 def parse() -> Options:
-    """Reads `--port` and `--role`."""
+    """Reads the command line."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--role", choices=("echo", "idle", "broadcast", "asgi"), default="echo")
+    parser.add_argument("--role", choices=("echo", "idle", "broadcast"), default="echo")
+    parser.add_argument("--tls", metavar="PEM")
+    parser.add_argument("--deflate", action="store_true")
     arguments = parser.parse_args()
-    return Options(arguments.port, arguments.role == "broadcast")
+    broadcast = arguments.role == "broadcast"
+    return Options(arguments.port, broadcast, arguments.tls, arguments.deflate)
 
 
 def run(serve: Callable[[Options], Awaitable[object]]) -> None:

@@ -1,4 +1,4 @@
-"""aiohttp's server, compression off, access log off."""
+"""aiohttp's server, access log off."""
 
 from aiohttp import WSMsgType, web
 
@@ -9,7 +9,7 @@ async def _serve(options: Options) -> object:
     connections: set[web.WebSocketResponse] = set()
 
     async def open_socket(request: web.Request) -> web.WebSocketResponse:
-        ws = web.WebSocketResponse(compress=False, max_msg_size=MAX_SIZE)
+        ws = web.WebSocketResponse(compress=options.deflate, max_msg_size=MAX_SIZE)
         await ws.prepare(request)
         return ws
 
@@ -41,7 +41,7 @@ async def _serve(options: Options) -> object:
     app.router.add_get("/", to_all if options.broadcast else echo)
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
-    site = web.TCPSite(runner, HOST, options.port, backlog=BACKLOG)
+    site = web.TCPSite(runner, HOST, options.port, backlog=BACKLOG, ssl_context=options.ssl())
     await site.start()
     return site
 

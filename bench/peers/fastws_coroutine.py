@@ -26,6 +26,8 @@ async def _serve(options: Options) -> object:
         max_size=MAX_SIZE,
         backlog=BACKLOG,
         ping_interval=None,
+        compression="deflate" if options.deflate else None,
+        ssl=options.ssl(),
     )
 
 

@@ -24,12 +24,21 @@ class _ToAll(fastws.Listener):
         fastws.broadcast(self.connections, message)
 
 
-async def _serve(options: Options) -> object:
+async def serve(options: Options, carrier: str = "auto") -> object:
+    """Starts the server on a carrier of choice."""
     listener = _ToAll() if options.broadcast else _Echo()
     return await fastws.serve(
-        listener, HOST, options.port, max_size=MAX_SIZE, backlog=BACKLOG, ping_interval=None
+        listener,
+        HOST,
+        options.port,
+        max_size=MAX_SIZE,
+        backlog=BACKLOG,
+        ping_interval=None,
+        carrier=carrier,
+        compression="deflate" if options.deflate else None,
+        ssl=options.ssl(),
     )
 
 
 if __name__ == "__main__":
-    run(_serve)
+    run(serve)

@@ -1,4 +1,7 @@
-"""picows, its core API: payloads are echoed from its read buffer, without a Python object each."""
+"""picows, its core API: payloads are echoed from its read buffer, without a Python object each.
+
+TLS is `aiofastnet`'s, which it takes by itself.
+"""
 
 from typing import ClassVar
 
@@ -36,7 +39,12 @@ async def _serve(options: Options) -> object:
         return _ToAll() if options.broadcast else _Echo()
 
     server = await ws_create_server(
-        listener, HOST, options.port, max_frame_size=MAX_SIZE, backlog=BACKLOG
+        listener,
+        HOST,
+        options.port,
+        max_frame_size=MAX_SIZE,
+        backlog=BACKLOG,
+        ssl=options.ssl(),
     )
     await server.start_serving()
     return server

@@ -1,6 +1,6 @@
-"""FastAPI under uvicorn with its default WebSockets."""
+"""uvicorn with its default implementation."""
 
-from bench.peers._fastapi import run
+from bench.peers._uvicorn import serve
 
 if __name__ == "__main__":
-    run("auto")
+    serve("auto")

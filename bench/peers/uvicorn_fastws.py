@@ -1,6 +1,6 @@
-"""FastAPI under uvicorn with our WebSockets."""
+"""uvicorn with ours."""
 
-from bench.peers._fastapi import run
+from bench.peers._uvicorn import serve
 
 if __name__ == "__main__":
-    run("fastws.uvicorn:WebSocketProtocol")
+    serve("fastws.uvicorn:WebSocketProtocol")

@@ -1,4 +1,4 @@
-"""`websockets`, its asyncio server, compression off, no keepalive pings."""
+"""`websockets`, its asyncio server, no keepalive pings."""
 
 import websockets
 from websockets.asyncio.server import ServerConnection, broadcast, serve
@@ -30,11 +30,12 @@ async def _serve(options: Options) -> object:
         to_all if options.broadcast else echo,
         HOST,
         options.port,
-        compression=None,
+        compression="deflate" if options.deflate else None,
         ping_interval=None,
         max_size=MAX_SIZE,
         backlog=BACKLOG,
         server_header=None,
+        ssl=options.ssl(),
     )
 
 

@@ -3,18 +3,22 @@
 `python -m pytest bench/tests`; takes a few seconds.
 """
 
+import json
 import os
 import random
 import socket
 import struct
 import subprocess
 import sys
+import zlib
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
 
+from bench.certificate import certificate
+from bench.deflate import NO_TAKEOVER, TAKEOVER, check_echo, messages, messages_file
 from bench.dialects import CENTRIFUGE, push_size
 from bench.native import program
 from bench.process import BenchError, free_port, peer_command, run_load, server
@@ -178,6 +182,84 @@ def test_load_accepts_a_right_echo(tmp_path: Path) -> None:
         result = run_load(port, pid, arguments, 30)
     assert result["messages"] > 100
     assert result["mismatches"] == 0
+
+
+_TLS_SERVER = """
+import asyncio, ssl, sys
+from websockets.asyncio.server import serve
+
+async def echo(ws):
+    async for message in ws:
+        await ws.send(message)
+
+async def main():
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(sys.argv[2])
+    async with serve(echo, "127.0.0.1", int(sys.argv[1]), compression=None, ssl=context):
+        await asyncio.Event().wait()
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("size", [128, 100_000])
+def test_load_speaks_tls(size: int, tmp_path: Path) -> None:
+    pytest.importorskip("websockets")
+    port = free_port()
+    arguments = ["--tls", "--connections", "3", "--depth", "4", "--warmup", "0"]
+    with server(
+        [sys.executable, "-c", _TLS_SERVER, str(port), certificate()], port, tmp_path / "log"
+    ) as pid:
+        result = run_load(port, pid, [*arguments, "--size", str(size), "--duration", "0.5"], 30)
+    assert result["messages"] >= 4
+    assert result["answer_bytes"] == pytest.approx(size, rel=0.2)
+
+
+def test_load_without_tls_does_not_get_through_to_a_server_with_it(tmp_path: Path) -> None:
+    pytest.importorskip("websockets")
+    port = free_port()
+    with (
+        server(
+            [sys.executable, "-c", _TLS_SERVER, str(port), certificate()], port, tmp_path / "log"
+        ) as pid,
+        pytest.raises(BenchError),
+    ):
+        run_load(port, pid, ["--connections", "1", "--duration", "0.2"], 30)
+
+
+@pytest.mark.parametrize("offer", [NO_TAKEOVER, TAKEOVER], ids=["no takeover", "takeover"])
+def test_load_sends_and_counts_compressed_messages(offer: str, tmp_path: Path) -> None:
+    pytest.importorskip("websockets")
+    port = free_port()
+    path, length = messages_file(1024, tmp_path)
+    arguments = ["--connections", "2", "--depth", "3", "--payload", "ascii", "--warmup", "0"]
+    arguments += ["--deflate", offer, "--messages", str(path), "--size", str(length)]
+    command = peer_command("websockets_asyncio", port, features=("deflate",))
+    with server(command, port, tmp_path / "log") as pid:
+        check_echo(port, offer, 1024)
+        result = run_load(port, pid, [*arguments, "--duration", "0.5"], 30)
+    assert result["messages"] > 5
+    assert 10 < result["answer_bytes"] < 1024
+
+
+def test_load_insists_on_the_extension_that_it_offers(tmp_path: Path) -> None:
+    pytest.importorskip("websockets")
+    port = free_port()
+    path, length = messages_file(1024, tmp_path)
+    arguments = ["--deflate", TAKEOVER, "--messages", str(path), "--size", str(length)]
+    with (
+        server(peer_command("websockets_asyncio", port), port, tmp_path / "log") as pid,
+        pytest.raises(BenchError, match="could be opened"),
+    ):
+        run_load(port, pid, ["--connections", "1", *arguments], 30)
+
+
+def test_deflated_messages_are_of_one_length_and_differ() -> None:
+    made = messages(1024)
+    assert len({len(data) for data in made}) == 1
+    texts = {zlib.decompressobj(wbits=-15).decompress(data + b"\0\0\xff\xff") for data in made}
+    assert len(texts) == len(made) == 16
+    assert all(1024 <= len(text) < 1200 and json.loads(text) for text in texts)
 
 
 def test_send_limit_reaches_everybody(tmp_path: Path) -> None:

@@ -965,8 +965,9 @@ class Core:
         """Drop the TCP connection now; ``orderly``: everything queued has left."""
         if self._state == _CLOSED:
             return
-        self.carrier._drop(orderly)
         self._leave()
+        # After that: a transport may call us back from inside close().
+        self.carrier._drop(orderly)
         if self._drained is not None:
             if not self._drained.done():
                 self._drained.set_exception(self._closed_error())

@@ -25,12 +25,16 @@ def serve(*names: str, **options: Any) -> Any:
     return fastws.serve(echo, "127.0.0.1", 0, ssl=server_context(*names), **options)
 
 
+def connect(carrier: str, uri: str, **options: Any) -> fastws.connect:
+    return fastws.connect(uri, carrier=carrier, **options)
+
+
 def secure(server: fastws.Server, path: str = "/") -> str:
     return url(server, path).replace("ws://", "wss://")
 
 
-async def test_messages_of_every_size_over_tls() -> None:
-    async with serve() as server, fastws.connect(secure(server), ssl=client_context()) as ws:
+async def test_messages_of_every_size_over_tls(carrier: str) -> None:
+    async with serve() as server, connect(carrier, secure(server), ssl=client_context()) as ws:
         assert ws.remote_address == server.sockets[0].getsockname()
         for size in (0, 125, 65536, 1_000_000):
             await ws.send(bytes(size))
@@ -43,40 +47,40 @@ def servers_may_complain() -> None:
     asyncio.get_running_loop().set_exception_handler(lambda *_: None)
 
 
-async def test_a_server_that_nobody_vouches_for_is_refused() -> None:
+async def test_a_server_that_nobody_vouches_for_is_refused(carrier: str) -> None:
     servers_may_complain()
     async with serve() as server:
         for context in (None, True):
             with pytest.raises(ssl.SSLCertVerificationError):
-                await fastws.connect(secure(server), ssl=context)
+                await connect(carrier, secure(server), ssl=context)
 
 
-async def test_a_certificate_must_have_the_hosts_name() -> None:
+async def test_a_certificate_must_have_the_hosts_name(carrier: str) -> None:
     servers_may_complain()
     async with serve("example.test") as server:
         with pytest.raises(ssl.SSLCertVerificationError):
-            await fastws.connect(secure(server), ssl=client_context())
-        async with fastws.connect(
-            secure(server), ssl=client_context(), server_hostname="example.test"
+            await connect(carrier, secure(server), ssl=client_context())
+        async with connect(
+            carrier, secure(server), ssl=client_context(), server_hostname="example.test"
         ) as ws:
             await ws.send("hello")
             assert await ws.recv() == "hello"
 
 
-async def test_the_name_that_is_checked_is_the_uris_wherever_we_connect_to() -> None:
+async def test_the_name_that_is_checked_is_the_uris_wherever_we_connect_to(carrier: str) -> None:
     async with serve("example.test") as server:
         host, port = server.sockets[0].getsockname()
-        async with fastws.connect(
-            "wss://example.test/", host=host, port=port, ssl=client_context()
+        async with connect(
+            carrier, "wss://example.test/", host=host, port=port, ssl=client_context()
         ) as ws:
             assert ws.request.headers["Host"] == "example.test"
 
 
-async def test_a_context_may_trust_anyone() -> None:
+async def test_a_context_may_trust_anyone(carrier: str) -> None:
     context = ssl.create_default_context()
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
-    async with serve("example.test") as server, fastws.connect(secure(server), ssl=context) as ws:
+    async with serve("example.test") as server, connect(carrier, secure(server), ssl=context) as ws:
         await ws.send("hello")
         assert await ws.recv() == "hello"
 
@@ -91,7 +95,7 @@ async def test_tls_over_a_unix_socket(tmp_path: Path) -> None:
         assert await ws.recv() == "hello"
 
 
-async def test_a_listener_over_tls() -> None:
+async def test_a_listener_over_tls(carrier: str) -> None:
     got: asyncio.Queue[str | bytes] = asyncio.Queue()
 
     class Client(fastws.Listener):
@@ -103,18 +107,18 @@ async def test_a_listener_over_tls() -> None:
 
     async with (
         serve() as server,
-        fastws.connect(secure(server), ssl=client_context(), listener=Client),
+        connect(carrier, secure(server), ssl=client_context(), listener=Client),
     ):
         assert await got.get() == "hello"
 
 
-async def test_a_server_that_speaks_no_tls() -> None:
+async def test_a_server_that_speaks_no_tls(carrier: str) -> None:
     async with fastws.serve(echo, "127.0.0.1", 0) as server:
         with pytest.raises((ssl.SSLError, ConnectionError)):
-            await fastws.connect(secure(server), ssl=client_context())
+            await connect(carrier, secure(server), ssl=client_context())
 
 
-async def test_a_server_that_stalls_in_the_tls_handshake_is_left() -> None:
+async def test_a_server_that_stalls_in_the_tls_handshake_is_left(carrier: str) -> None:
     async def handler(peer: ServerPeer) -> None:
         with contextlib.suppress(ConnectionError):
             await peer.drain()
@@ -123,7 +127,7 @@ async def test_a_server_that_stalls_in_the_tls_handshake_is_left() -> None:
         started = time.monotonic()
         uri = plain.replace("ws://", "wss://")
         with pytest.raises(TimeoutError, match="no connection"):
-            await fastws.connect(uri, open_timeout=0.1)
+            await connect(carrier, uri, open_timeout=0.1)
         with pytest.raises(OSError):
             await fastws.connect(uri, ssl_handshake_timeout=0.1)
         assert time.monotonic() - started < 5
@@ -144,23 +148,25 @@ def to(target: str) -> Any:
 
 
 @pytest.mark.parametrize("scheme", ["wss", "https"])
-async def test_redirects_lead_to_tls(scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_redirects_lead_to_tls(
+    carrier: str, scheme: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     context = client_context()
     monkeypatch.setattr(ssl, "create_default_context", lambda: context)
     async with serve() as server:
         target = secure(server).replace("wss", scheme)
         async with (
             fastws.serve(echo, "127.0.0.1", 0, process_request=to(target)) as plain,
-            fastws.connect(url(plain)) as ws,
+            connect(carrier, url(plain)) as ws,
         ):
             await ws.send("hello")
             assert await ws.recv() == "hello"
 
 
 @pytest.mark.parametrize("scheme", ["ws", "http"])
-async def test_redirects_do_not_lead_away_from_tls(scheme: str) -> None:
+async def test_redirects_do_not_lead_away_from_tls(carrier: str, scheme: str) -> None:
     async with fastws.serve(echo, "127.0.0.1", 0) as plain:
         target = url(plain).replace("ws", scheme)
         async with serve(process_request=to(target)) as server:
             with pytest.raises(fastws.SecurityError, match="from wss to ws"):
-                await fastws.connect(secure(server), ssl=client_context())
+                await connect(carrier, secure(server), ssl=client_context())

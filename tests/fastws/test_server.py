@@ -21,7 +21,6 @@ from websockets.asyncio.client import connect, unix_connect
 
 import fastws
 from tests.fastws.client import (
-    BINARY,
     TEXT,
     Echo,
     Held,
@@ -35,7 +34,6 @@ from tests.fastws.client import (
     serve,
     turns,
     until,
-    url,
 )
 
 pytestmark = pytest.mark.usefixtures("loop_kind")
@@ -278,8 +276,10 @@ async def test_server_that_cannot_start_leaves_no_socket_behind(
 ) -> None:
     """An unclosed socket would be a ResourceWarning, and so fail this test."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    with pytest.raises(RuntimeError, match="carrier"):
-        await fastws.serve(echo, "127.0.0.1", 0, carrier="reactor", ssl=context)
+    with pytest.raises(RuntimeError, match="http= and ssl="):
+        await fastws.serve(
+            echo, "127.0.0.1", 0, carrier="reactor", ssl=context, http=asyncio.Protocol
+        )
     path = tmp_path / "ws.sock"
     with pytest.raises(TypeError):
         await fastws.unix_serve(None, str(path), carrier=carrier)
@@ -560,85 +560,6 @@ async def test_closed_connections_are_forgotten(carrier: str) -> None:
         await turns()
         gc.collect()
         assert [ref() for ref in listeners] == [None] * 3
-
-
-# --- TLS
-
-# Of 127.0.0.1, made with: openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes
-# -days 36500 -subj /CN=localhost -addext subjectAltName=IP:127.0.0.1
-CERTIFICATE = """\
------BEGIN CERTIFICATE-----
-MIIBkDCCATagAwIBAgIUfxoJoJ9TX6CbOuuzKEhsFZWk0I8wCgYIKoZIzj0EAwIw
-FDESMBAGA1UEAwwJbG9jYWxob3N0MCAXDTI2MTEyMzIyNDYxOVoYDzIxMjYxMDMw
-MjI0NjE5WjAUMRIwEAYDVQQDDAlsb2NhbGhvc3QwWTATBgcqhkjOPQIBBggqhkjO
-PQMBBwNCAAQ1oM4BRVkSz4tr5KvYGXoQR7oMG0VgN5qW0Vy8N6LiMVShT8enOQd1
-RBjTJT5CnhwM7JfFfvtbsUMj8OHZPH7Vo2QwYjAdBgNVHQ4EFgQUvlEEWa6aozqe
-cQ2axb3IcuFxNTwwHwYDVR0jBBgwFoAUvlEEWa6aozqecQ2axb3IcuFxNTwwDwYD
-VR0TAQH/BAUwAwEB/zAPBgNVHREECDAGhwR/AAABMAoGCCqGSM49BAMCA0gAMEUC
-IHvcu31Uj540ZNOVhAjxfpwogbQX4RdWXHz7zoc7GLxTAiEAplGZ1j7GZWk4ov4c
-W+jwrz1GPcDbfpTjYM8xTvhndGo=
------END CERTIFICATE-----
-"""
-PRIVATE_KEY = """\
------BEGIN PRIVATE KEY-----
-MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgB0CpSo+GpspS1fU6
-ixjPjYLypIlyqANELTb1O56dd8OhRANCAAQ1oM4BRVkSz4tr5KvYGXoQR7oMG0Vg
-N5qW0Vy8N6LiMVShT8enOQd1RBjTJT5CnhwM7JfFfvtbsUMj8OHZPH7V
------END PRIVATE KEY-----
-"""
-
-
-@pytest.fixture(scope="module")
-def tls(tmp_path_factory: pytest.TempPathFactory) -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    """Contexts of a server and of its client."""
-    folder = tmp_path_factory.mktemp("tls")
-    (folder / "cert.pem").write_text(CERTIFICATE)
-    (folder / "key.pem").write_text(PRIVATE_KEY)
-    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    server.load_cert_chain(folder / "cert.pem", folder / "key.pem")
-    client = ssl.create_default_context(cafile=str(folder / "cert.pem"))
-    return server, client
-
-
-@pytest.mark.parametrize("handler", [echo, Echo], ids=["coroutine", "listener"])
-async def test_wss_is_served(tls: tuple[ssl.SSLContext, ssl.SSLContext], handler: Any) -> None:
-    async with fastws.serve(handler, "127.0.0.1", 0, ssl=tls[0]) as server:
-        async with connect(url(server).replace("ws:", "wss:"), ssl=tls[1]) as client:
-            for message in ("x", bytes(1_000_000), "\N{SNOWMAN}" * 1000):
-                await client.send(message)
-                assert await client.recv() == message
-        assert client.close_code == 1000
-        async with connect(url(server).replace("ws:", "wss:"), ssl=tls[1]) as client:
-            server.close()
-            await client.wait_closed()
-            assert client.close_code == 1001
-
-
-async def test_bytes_that_tls_delivers_after_the_end_are_ignored(
-    tls: tuple[ssl.SSLContext, ssl.SSLContext],
-) -> None:
-    """Its transport goes on reading while it flushes."""
-    recorder = Recorder()
-    async with fastws.serve(
-        recorder, "127.0.0.1", 0, ssl=tls[0], max_backlog=None, close_timeout=0.05
-    ) as server:
-        reader, writer = await asyncio.open_connection(*address(server), ssl=tls[1], limit=1000)
-        writer.write(head())
-        await reader.readuntil(b"\r\n\r\n")
-        ws = await recorder.opened.get()
-        writer.transport.pause_reading()  # type: ignore[attr-defined]
-        ws.send(bytes(30_000_000))
-        await turns()
-        writer.write(frame(BINARY, b"early"))
-        assert await recorder.messages.get() == b"early"
-        ws.close()
-        await recorder.closed.get()
-        for _ in range(10):
-            writer.write(frame(BINARY, b"late") * 100)
-            await turns()
-        assert recorder.messages.empty()
-        writer.transport.abort()
-        await turns(10)
 
 
 # --- names that programs for websockets use

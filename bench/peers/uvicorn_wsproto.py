@@ -1,0 +1,6 @@
+"""uvicorn with wsproto."""
+
+from bench.peers._uvicorn import serve
+
+if __name__ == "__main__":
+    serve("wsproto")

@@ -1,0 +1,46 @@
+"""The poller, for the carrier that adds TLS to it."""
+
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+
+from fastws._carrier cimport Carrier
+from fastws._core cimport Core
+from fastws._outbox cimport Outbox, Segment
+from fastws._reactor cimport Reactor
+
+
+cdef extern from "<sys/epoll.h>" nogil:
+    struct epoll_event
+
+
+cdef inline void *address(Outbox *box, Segment *segment) noexcept nogil:
+    """Where the bytes of ``segment`` are."""
+    if segment.owner == NULL:
+        return box.buffer + segment.start
+    return <void *> segment.start
+
+
+cdef class Poller(Carrier):
+    cdef readonly Reactor reactor
+    cdef readonly object shared_tls   # what connections over TLS share, once there was one
+    cdef int epfd
+    cdef uint8_t *buffer              # that every socket is read into
+    cdef epoll_event *events
+    cdef dict listeners               # descriptor -> Listening
+    cdef bint busy
+
+    cdef int accept(self, Listening listening) except -1
+    cdef int pause_accepting(self, Listening listening, int error) except -1
+    cdef int add(self, Core core, int fd) except -1
+    cdef uint64_t token(self, Core core) noexcept
+    cdef int control(self, int operation, int fd, uint32_t events, uint64_t token) except -1
+    cdef int watch(self, Core core) except -1
+    cdef int dispatch(self, epoll_event *event) except -1
+
+
+cdef class Listening:
+    cdef readonly Poller poller
+    cdef readonly object sock
+    cdef readonly int fd
+    cdef object accepted
+    cdef object retry
+    cdef bint complained
