@@ -49,6 +49,8 @@ cdef inline Py_ssize_t header_of(const uint8_t *frame) noexcept nogil:
     return 4 if frame[1] == 126 else 10 if frame[1] == 127 else 2
 
 cdef void mask_copy(uint8_t *dst, const uint8_t *src, Py_ssize_t length, const uint8_t *key) noexcept nogil
+cdef bint utf8_add(fastws_utf8 *text, const uint8_t *data, size_t length) noexcept nogil
+cdef bint utf8_whole(const fastws_utf8 *text) noexcept nogil
 cpdef bytes encode_close(code, str reason=*)
 cpdef tuple parse_close(bytes payload)
 

@@ -193,6 +193,15 @@ cdef void mask_copy(
     fastws_mask(dst, src, length, word)
 
 
+cdef bint utf8_add(fastws_utf8 *text, const uint8_t *data, size_t length) noexcept nogil:
+    """Whether ``text`` can still become valid with ``data`` added."""
+    return fastws_utf8_feed(text, data, length) == 0
+
+
+cdef bint utf8_whole(const fastws_utf8 *text) noexcept nogil:
+    return fastws_utf8_finish(text) == 0
+
+
 cdef inline void mask_or_copy(
     uint8_t *dst, const uint8_t *src, Py_ssize_t length, uint32_t key, bint masked
 ) noexcept nogil:

@@ -199,6 +199,7 @@ class WebSocketProtocol(ConnectionProtocol):
 
     def lost(self) -> None:
         """The connection is gone."""
+        self.connection = None  # which holds us, too
         self.server_state.connections.discard(self)
         self._trace("WebSocket connection lost")
         if self.channel is not None:
