@@ -9,6 +9,7 @@ something.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from typing import Any
 
@@ -22,7 +23,10 @@ from tests.e2e.network import Network
 from tests.gateway.tokens import SECRET, token
 
 CLIENTS = 6
-SECONDS = 3.0
+ROUNDS = 4  # subscriptions of each client, the first included
+SECONDS = 12.0  # at most: a busy machine reconnects slowly
+
+pytestmark = pytest.mark.time_limit(60)
 
 
 class Observer(centrifuge.SubscriptionEventHandler):
@@ -91,7 +95,7 @@ async def publish(gateway: Gateway, chance: random.Random, done: asyncio.Event) 
 
 async def cut(network: Network, chance: random.Random, done: asyncio.Event) -> None:
     while not done.is_set():
-        await asyncio.sleep(chance.uniform(0.01, 0.15))
+        await asyncio.sleep(chance.uniform(0.05, 0.4))
         network.cut(chance.choice([0.2, 0.5, 1.0]), chance)
 
 
@@ -124,7 +128,10 @@ async def run(seed: int, history_size: int, **options: Any) -> list[Observer]:
             clients.append(client)
         publishing = asyncio.create_task(publish(gateway, chance, done))
         cutting = asyncio.create_task(cut(network, chance, done))
-        await asyncio.sleep(SECONDS)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(SECONDS):
+                while any(observer.subscribed < ROUNDS for observer in observers):
+                    await asyncio.sleep(0.02)
         done.set()
         last = await publishing
         await cutting
@@ -132,8 +139,7 @@ async def run(seed: int, history_size: int, **options: Any) -> list[Observer]:
             await asyncio.sleep(0.02)
         for client in clients:
             await client.disconnect()
-        assert network.cuts > CLIENTS
-        assert sum(observer.subscribed for observer in observers) > 2 * CLIENTS
+        assert all(observer.subscribed > 1 for observer in observers), "nobody was cut off"
     return observers
 
 

@@ -310,10 +310,13 @@ def test_pages_of_the_same_host_may_connect(origin: str, host: str, allowed: boo
 
 
 def test_configured_origins_may_connect_and_no_others() -> None:
-    check = OriginCheck(["https://*.example.com", "http://localhost"])
+    check = OriginCheck(["https://*.example.com", "http://localhost", "http://[::1]:8000"])
     for origin, allowed in (
         ("https://a.example.com", True),
         ("http://localhost", True),
+        ("http://[::1]:8000", True),
+        ("http://::8000", False),
+        ("http://localhost.evil.com", False),
         ("https://example.com", False),
         ("https://a.example.com.evil.com", False),
     ):
