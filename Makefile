@@ -4,8 +4,12 @@
 #   make run                       the gateway on 127.0.0.1:8000, with a demo page at /
 #   make test                      all tests, then the library's again on the pure-Python codec
 #   make test PYTEST_ARGS="-k close"
+#   make test-all                  the library's tests on every CPython from 3.11 up that the machine has
 #   make bench                     fastws beside other libraries; bench-quick: the same in a minute or so
 #   make lint                      ruff, mypy, stubs against the compiled modules
+#   make sanitize                  the library's tests on modules compiled with AddressSanitizer and UBSan
+#   make leaks                     a million messages, and 100,000 connections that end in every way: what is left
+#   make fuzz                      libFuzzer on every target for a minute; FUZZ_TARGETS, FUZZ_TIME, FUZZ_RUNS
 #   make wheel                     sdist and wheel into dist/, and the wheel tested in an empty environment
 
 PYTHON ?= python3
@@ -13,6 +17,11 @@ VENV ?= .venv
 RUN_ARGS ?=
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
+FUZZ_TARGETS ?= all
+# Seconds, or inputs, for each target.
+FUZZ_TIME ?= $(if $(FUZZ_RUNS),0,60)
+FUZZ_RUNS ?=
+FUZZ_FLAGS ?=
 
 BIN := $(VENV)/bin
 export PYTHON
@@ -25,7 +34,7 @@ export npm_config_fetch_retries ?= 5
 BUILD_FILES := setup.py pyproject.toml tools/build_backend.py fastws/_version.py
 SOURCES := $(BUILD_FILES) $(wildcard fastws/*.pyx fastws/*.pxd fastws/kernels/*.c fastws/kernels/*.h)
 # Only folders that hold Python files: mypy refuses an empty one.
-TYPED := $(patsubst %/,%,$(sort $(dir $(wildcard fastws/*.py gateway/*.py bench/*.py))))
+TYPED := $(patsubst %/,%,$(sort $(dir $(wildcard fastws/*.py gateway/*.py bench/*.py fuzz/*.py))))
 STUBBED := $(patsubst fastws/%.pyi,fastws.%,$(wildcard fastws/*.pyi))
 # Every extension type is a "disjoint base" (PEP 800); older type checkers do not know the decorator.
 STUBTEST_FLAGS := --ignore-disjoint-bases --ignore-unused-allowlist \
@@ -33,7 +42,7 @@ STUBTEST_FLAGS := --ignore-disjoint-bases --ignore-unused-allowlist \
 # The gateway has no pure-Python variant of its own; what differs is the library.
 PURE_TESTS := $(wildcard tests/fastws tests/conformance)
 
-.PHONY: run test bench bench-quick lint wheel clean
+.PHONY: run test test-library test-all bench bench-quick lint sanitize leaks fuzz fuzz-minimise wheel clean
 .DELETE_ON_ERROR:
 
 # With a little history, so that a tab of the demo page that was away gets what it missed.
@@ -48,6 +57,17 @@ test: $(VENV)/.test $(VENV)/.browser
 	FASTWS_PURE=1 $(BIN)/python -m pytest $(or $(PYTEST_ARGS),$(PURE_TESTS)) || \
 	    { code=$$?; $(if $(PYTEST_ARGS),[ $$code -eq 5 ] ||) exit $$code; }
 
+test-library: $(VENV)/.library
+	$(BIN)/python -m pytest tests/fastws $(PYTEST_ARGS)
+	FASTWS_PURE=1 $(BIN)/python -m pytest tests/fastws $(PYTEST_ARGS)
+
+# Each in an environment of its own, .venv-3.13 and so on. OTHERS=1 leaves the version of $(PYTHON) out.
+test-all:
+	$(PYTHON) tools/interpreters.py $(if $(OTHERS),--except $(PYTHON)) | while read -r name python; do \
+	    echo "=== CPython $$name"; \
+	    $(MAKE) --no-print-directory PYTHON="$$python" VENV=.venv-"$$name" test-library </dev/null || exit 1; \
+	done
+
 bench: $(VENV)/.bench
 	$(BIN)/python -m bench $(BENCH_ARGS)
 
@@ -60,6 +80,22 @@ lint: $(VENV)/.lint
 ifneq ($(STUBBED),)
 	$(BIN)/python -m mypy.stubtest $(STUBTEST_FLAGS) $(STUBBED)
 endif
+
+# The slow tests run other programs, or count what allocators hold: neither has to do with these sanitizers.
+sanitize: $(VENV)/.test
+	tools/sanitize.sh $(BIN)/python -m "not slow" $(PYTEST_ARGS)
+
+leaks: $(VENV)/.test
+	$(BIN)/python -m tests.fastws.leaks
+	FASTWS_PURE=1 $(BIN)/python -m tests.fastws.leaks --carrier asyncio
+
+fuzz: $(VENV)/.test
+	tools/setup.sh clang
+	$(BIN)/python -m fuzz run $(FUZZ_TARGETS) --seconds $(FUZZ_TIME) --runs $(or $(FUZZ_RUNS),0) $(FUZZ_FLAGS)
+
+fuzz-minimise: $(VENV)/.test
+	tools/setup.sh clang
+	$(BIN)/python -m fuzz minimise $(FUZZ_TARGETS)
 
 wheel: $(VENV)/.test
 	$(BIN)/python tests/packaging/check_wheel.py --output dist
@@ -81,6 +117,11 @@ $(VENV)/.test: $(BIN)/python $(SOURCES)
 	tools/setup.sh compiler
 	tools/setup.sh install $(VENV) gateway,test
 	touch $@ $(VENV)/.gateway
+
+$(VENV)/.library: $(BIN)/python $(SOURCES)
+	tools/setup.sh compiler
+	tools/setup.sh install $(VENV) test
+	touch $@
 
 $(VENV)/.bench: $(BIN)/python $(SOURCES)
 	tools/setup.sh compiler

@@ -242,23 +242,27 @@ class Server:
             self._failed(ws, "process_request", error)
             return
         if inspect.isawaitable(answer):
-            details.opening = asyncio.ensure_future(self._decide(ws, head, answer))
+            # The awaitable itself: cancelled before its first step, a coroutine of ours around it
+            # would leave it behind, never awaited.
+            details.opening = asyncio.ensure_future(answer)
+            details.opening.add_done_callback(functools.partial(self._decided, ws, head))
         else:
             self._answered(ws, head, answer)
 
-    async def _decide(
-        self, ws: ServerConnection, head: Head, answer: Awaitable[Response | None]
+    def _decided(
+        self, ws: ServerConnection, head: Head, task: asyncio.Future[Response | None]
     ) -> None:
-        try:
-            response = await answer
-        except Exception as error:
+        """An asynchronous ``process_request`` has come to its end."""
+        if task.cancelled():
+            return
+        error = task.exception()
+        if error is None:
+            self._answered(ws, head, task.result())
+        else:
             ws._detail().opening = None
             self._failed(ws, "process_request", error)
-        else:
-            # Not from inside this task: bytes behind the handshake resume other tasks.
-            self.loop.call_soon(self._answered, ws, head, response)
 
-    def _failed(self, ws: ServerConnection, name: str, error: Exception) -> None:
+    def _failed(self, ws: ServerConnection, name: str, error: BaseException) -> None:
         """A function of the user's raised: a refusal if it meant one, else 500."""
         if not isinstance(error, InvalidHandshake):
             self.logger.error("%s failed", name, exc_info=error)

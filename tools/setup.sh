@@ -3,6 +3,7 @@
 #
 #   tools/setup.sh venv DIR             a virtual environment in DIR
 #   tools/setup.sh compiler             a C compiler, if one can be installed; without it fastws runs on pure Python
+#   tools/setup.sh clang                clang with libFuzzer and the run-time libraries of its sanitizers
 #   tools/setup.sh install DIR EXTRAS   this checkout, editable, with the named extras, into the environment DIR
 #   tools/setup.sh browser              Node.js with the clients of tests/e2e, and Chromium
 #
@@ -67,6 +68,14 @@ print((os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc").split()[0
     if have "$cc" && [ -e "$headers/Python.h" ]; then return 0; fi
     if packages gcc libc6-dev python3-dev; then return 0; fi
     say "no C compiler: fastws will run on its pure-Python codec"
+}
+
+clang() {
+    local program=${FUZZ_CC:-clang}
+    if have "$program" && echo 'int LLVMFuzzerTestOneInput(void) { return 0; }' |
+        command "$program" -x c - -fsanitize=fuzzer,address,undefined -o /dev/null 2>/dev/null; then return 0; fi
+    # The name of the run-time libraries has clang's version in it.
+    packages clang && packages "$(apt-cache depends clang | sed -n 's/.*Depends: clang-\([0-9]*\)$/libclang-rt-\1-dev/p')"
 }
 
 install() {

@@ -40,7 +40,7 @@ TITLES = {
     9: "Limits and performance",
     10: "Fragmenting by the sender",
 }
-# They need permessage-deflate, which the library does not have yet.
+# Of these, test_compression.py takes some: they have 1,000 messages each, and time limits.
 LEFT_OUT = {12: "compression, by kind of message", 13: "compression, by parameters"}
 
 # Cases at once. A few of them wait for a second, to see what does not happen.

@@ -577,6 +577,23 @@ async def test_process_request_that_ends_after_the_time_out_opens_nothing(carrie
         assert recorder.opened.empty() and recorder.closed.empty()
 
 
+async def test_process_request_that_is_lost_before_its_first_step_leaves_no_warning(
+    carrier: str,
+) -> None:
+    async def think() -> None:
+        raise AssertionError("not reached")
+
+    def process(ws: fastws.Connection, request: fastws.Request) -> Any:
+        asyncio.get_running_loop().call_soon(ws.abort)
+        return think()
+
+    async with serve(echo, carrier, process_request=process) as server:
+        async with await Peer.connect(server) as peer:
+            await peer.send(head())
+            assert await peer.drain() == 0
+        await until(lambda: not len(server.reactor))
+
+
 async def test_process_request_is_cancelled_when_the_client_goes_away(carrier: str) -> None:
     began: asyncio.Event = asyncio.Event()
     cancelled: asyncio.Event = asyncio.Event()

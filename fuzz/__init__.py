@@ -1,0 +1,1 @@
+"""Fuzzing: ``python -m fuzz`` builds and runs it, ``README.md`` says how."""
