@@ -204,7 +204,10 @@ static void ring_setup(void) {
     for (uint32_t i = 0; i < ring.count + opt.depth; i++) {
         uint8_t *payload = ring.payloads + (i % ring.count) * opt.size;
         if (i < ring.count && opt.messages == NULL) fill_payload(payload, opt.size, opt.payload);
-        ring.frame_size = put_frame(p, ring.first, payload, opt.size);
+        if (i < ring.count)
+            ring.frame_size = put_frame(p, ring.first, payload, opt.size);
+        else /* the same bytes: what was cut in the one may go on in the other */
+            memcpy(p, ring.frames + (i % ring.count) * ring.frame_size, ring.frame_size);
         p += ring.frame_size;
     }
 }
