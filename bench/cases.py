@@ -40,7 +40,7 @@ class Case:
     name: str
     title: str
     features: tuple[str, ...] = ()
-    """What the server must have for it: "tls", "deflate", "asgi"."""
+    """What the server must have for it: "tls", "deflate"."""
     role: ClassVar[str] = "echo"
     """What the server is asked to do."""
     columns: ClassVar[tuple[Column, ...]] = ()
@@ -107,6 +107,13 @@ class DeflateEcho(Case):
                 "duration": seconds,
             }
             return run_load(port, pid, ["--mode", "echo", *flags(options)], seconds * 2 + 60)
+
+
+@dataclass(frozen=True)
+class AsgiEcho(Echo):
+    """The same, of an ASGI application under uvicorn."""
+
+    role = "asgi"
 
 
 @dataclass(frozen=True)
@@ -293,8 +300,9 @@ PROTOCOL: tuple[Case, ...] = (
         silent=True,
         offer=TAKEOVER,
     ),
-    Echo(
-        "asgi", "Echo in FastAPI, 100 connections, 128 B binary, 16 in flight", ("asgi",), depth=16
+    AsgiEcho("asgi-lockstep", "FastAPI echo, 100 connections, 128 B binary, one in flight"),
+    AsgiEcho(
+        "asgi-pipelined", "FastAPI echo, 100 connections, 128 B binary, 16 in flight", depth=16
     ),
 )
 CASES: dict[str, Case] = {case.name: case for case in (*CORE, *GATEWAY, *PROTOCOL)}

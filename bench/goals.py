@@ -71,7 +71,7 @@ GOALS = (
     *_less_memory(
         "memory-tls", "picows_core", "websockets_asyncio", "aiohttp_server", "uvicorn_default"
     ),
-    _rate("asgi", "uvicorn_fastws", 3, "uvicorn_default"),
+    _rate("asgi-pipelined", "uvicorn_fastws", 3, "uvicorn_default"),
     _cpu("gateway-fanout", "gateway", 1.25),
     _memory("gateway-memory", "gateway", 1536),
     Goal("heartbeat sweep", "sweep", "gateway", "median_ms", 1, True, unit="ms"),

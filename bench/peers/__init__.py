@@ -1,8 +1,8 @@
 """The servers under test. Each module runs one: `python -m bench.peers.<name> --port PORT`.
 
 With `--role echo` (the default, also for `idle`) a server sends every message back. With
-`--role broadcast` it sends every message to all connections, the sender's own included. `--tls PEM`
-and `--deflate` are for those that have the feature.
+`--role broadcast` it sends every message to all connections, the sender's own included. `asgi` is
+the echo of an ASGI application. `--tls PEM` and `--deflate` are for those that have the feature.
 """
 
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ class Peer:
     """What cases may ask of it."""
     dialect: Dialect = PLAIN
     features: tuple[str, ...] = ()
-    """What cases may ask of it besides: "tls", "deflate", "asgi"."""
+    """What cases may ask of it besides: "tls", "deflate"."""
 
     def missing(self) -> str:
         """Why it can't run here; empty when it can."""
@@ -63,9 +63,15 @@ def _fastws(name: str, label: str) -> Peer:
     return Peer(name, label, ("fastws", "uvloop"), features=_ALL)
 
 
-def _uvicorn(name: str, label: str, *needs: str, features: tuple[str, ...] = ()) -> Peer:
-    packages = ("uvicorn", "fastapi", "uvloop", *needs)
-    return Peer(name, label, packages, _ECHO, features=("asgi", *features))
+def _uvicorn(
+    name: str,
+    which: str,
+    needs: tuple[str, ...],
+    roles: tuple[str, ...] = ("asgi",),
+    features: tuple[str, ...] = (),
+) -> Peer:
+    packages = ("fastapi", "uvicorn", "httptools", "uvloop", *needs)
+    return Peer(name, f"FastAPI on uvicorn, {which}", packages, roles, features=features)
 
 
 PEERS = {
@@ -85,21 +91,9 @@ PEERS = {
         Peer("picows_websockets", "picows.websockets", ("picows", "uvloop"), _ECHO, features=_ALL),
         Peer("websockets_asyncio", "websockets", ("websockets", "uvloop"), features=_ALL),
         Peer("aiohttp_server", "aiohttp", ("aiohttp", "uvloop"), features=_ALL),
-        _uvicorn("uvicorn_default", "uvicorn, default", "websockets", features=("tls",)),
-        _uvicorn("uvicorn_wsproto", "uvicorn, wsproto", "wsproto"),
-        _uvicorn("uvicorn_fastws", "uvicorn, fastws", "fastws.uvicorn"),
-        Peer(
-            "uvicorn_fastws",
-            "FastAPI on uvicorn, fastws",
-            ("fastws", "fastapi", "uvicorn", "httptools", "uvloop"),
-            ("asgi",),
-        ),
-        Peer(
-            "uvicorn_default",
-            "FastAPI on uvicorn, its default",
-            ("fastapi", "uvicorn", "httptools", "uvloop", "websockets"),
-            ("asgi",),
-        ),
+        _uvicorn("uvicorn_fastws", "fastws", ("fastws.uvicorn",)),
+        _uvicorn("uvicorn_default", "its default", ("websockets",), ("asgi", "idle"), ("tls",)),
+        _uvicorn("uvicorn_wsproto", "wsproto", ("wsproto",)),
         Peer(
             "gateway",
             "gateway",

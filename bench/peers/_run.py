@@ -36,7 +36,7 @@ def parse() -> Options:
     """Reads the command line."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--role", choices=("echo", "idle", "broadcast"), default="echo")
+    parser.add_argument("--role", choices=("echo", "idle", "broadcast", "asgi"), default="echo")
     parser.add_argument("--tls", metavar="PEM")
     parser.add_argument("--deflate", action="store_true")
     arguments = parser.parse_args()

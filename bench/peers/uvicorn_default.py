@@ -1,6 +1,6 @@
-"""uvicorn with its default implementation."""
+"""FastAPI under uvicorn with its default WebSockets."""
 
-from bench.peers._uvicorn import serve
+from bench.peers._fastapi import run
 
 if __name__ == "__main__":
-    serve("auto")
+    run("auto")

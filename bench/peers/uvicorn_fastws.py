@@ -1,6 +1,6 @@
-"""uvicorn with ours."""
+"""FastAPI under uvicorn with our WebSockets."""
 
-from bench.peers._uvicorn import serve
+from bench.peers._fastapi import run
 
 if __name__ == "__main__":
-    serve("fastws.uvicorn:WebSocketProtocol")
+    run("fastws.uvicorn:WebSocketProtocol")

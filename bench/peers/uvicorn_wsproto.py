@@ -1,6 +1,6 @@
-"""uvicorn with wsproto."""
+"""FastAPI under uvicorn with wsproto."""
 
-from bench.peers._uvicorn import serve
+from bench.peers._fastapi import run
 
 if __name__ == "__main__":
-    serve("wsproto")
+    run("wsproto")
