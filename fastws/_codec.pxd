@@ -55,31 +55,36 @@ cpdef bytes encode_close(code, str reason=*)
 cpdef tuple parse_close(bytes payload)
 
 
+cdef struct Parts:                    # of what is not complete: an idle connection has none
+    PyObject *target                  # bytes or str that is being filled, never seen by anyone yet; NULL: no room
+    PyObject *control                 # payload of an unfinished control frame
+    uint64_t size                     # bytes of the message: declared by its frames so far, or inflated
+    Py_ssize_t filled                 # bytes, or code points, in target
+    Py_ssize_t capacity               # that it has room for
+    uint32_t fragments
+    fastws_utf8 utf8                  # checks the code point that is in tail
+    uint8_t tail[4]                   # code point of which not all bytes are here
+    uint8_t tail_length
+    uint8_t kind                      # bytes per code point in target; 0: text that is ASCII so far, or no text
+    uint8_t head[MAX_HEADER]
+    uint8_t head_length               # bytes of an unfinished header
+    uint8_t control_filled
+    uint8_t parted                    # some of the message has left in fragments
+
+
 cdef class Decoder:
     cdef readonly object error        # ProtocolError, once a peer broke a rule
     cdef list events                  # where feed() collects
-    cdef PyObject *target             # bytes or str that is being filled, never seen by anyone yet; NULL: no room
-    cdef PyObject *control            # payload of an unfinished control frame
+    cdef Parts *parts
     cdef object deflate               # deflate.Agreement, if the connection has one
     cdef object inflater              # deflate.Inflater, while one is needed
     cdef uint64_t max_size
     cdef uint64_t remaining           # payload bytes of the current frame still to come
-    cdef uint64_t size                # bytes of the message: declared by its frames so far, or inflated
-    cdef Py_ssize_t filled            # bytes, or code points, in target
-    cdef Py_ssize_t capacity          # that it has room for
     cdef uint32_t max_fragments
-    cdef uint32_t fragments
     cdef uint32_t inflated            # bytes inflated since somebody set it to 0
     cdef uint32_t key                 # mask key in memory order, turned to the next payload byte
-    cdef fastws_utf8 utf8             # checks the code point that is in tail
-    cdef uint8_t tail[4]              # code point of which not all bytes are here
-    cdef uint8_t tail_length
-    cdef uint8_t kind                 # bytes per code point in target; 0: text that is ASCII so far, or no text
-    cdef uint8_t head[MAX_HEADER]
-    cdef uint8_t head_length          # bytes of an unfinished header
     cdef uint8_t opcode               # of the current frame
     cdef uint8_t message              # opcode of the message being put together, 0 if none
-    cdef uint8_t control_filled
     cdef uint8_t close_seen           # flags from here
     cdef uint8_t client                  # frames come from a server: not masked
     cdef bint in_payload
@@ -90,11 +95,10 @@ cdef class Decoder:
     cdef uint8_t streaming               # fragments leave as they come, not the message they make
     cdef uint8_t tired                   # enough was inflated for now: held is set for that
     cdef uint8_t discarding              # messages are not wanted any more: nothing is inflated
-    cdef uint8_t parted                  # some of the message being put together has left
 
     cdef inline bint decoding(self) noexcept:
         """Whether payload bytes are not what the target takes: it is text, and not ASCII."""
-        return self.kind != 0 or self.tail_length != 0
+        return self.parts.kind != 0 or self.parts.tail_length != 0
 
     cdef int on_event(self, int opcode, object payload) except -1
     cdef Py_ssize_t decode(self, const uint8_t *data, Py_ssize_t length) except -1
@@ -112,7 +116,7 @@ cdef class Decoder:
     cdef int _convert(self, const uint8_t *data, Py_ssize_t length) except -1
     cdef int _end_frame(self) except -1
     cdef object _finish(self)
-    cdef bytes _inflate(self, const uint8_t *data, Py_ssize_t length, bint last)
+    cdef bytes _inflate(self, const uint8_t *data, Py_ssize_t length, bint last, uint64_t before)
     cdef int _append(self, bytes data) except -1
     cdef int _whole_compressed(self, const uint8_t *data, Py_ssize_t length) except -1
     cdef int _end_fragment(self, bint final) except -1
@@ -124,5 +128,7 @@ cdef class Decoder:
     cdef int _make_room(self, uint64_t capacity) except -1
     cdef int _widen(self, int kind, uint64_t capacity) except -1
     cdef int _fail(self, int code, str message) except -2
+    cdef int _need_parts(self) except -1
+    cdef void _free_if_idle(self) noexcept
     cdef void _drop_message(self) noexcept
     cdef void _drop(self) noexcept

@@ -16,6 +16,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy
 
 import os
@@ -444,12 +445,12 @@ cdef class Decoder:
     @cython.final
     cdef Py_ssize_t direct_space(self, uint8_t **where) noexcept:
         """Where, and how many, payload bytes can be received without a copy; 0 if none."""
-        if not self.in_payload or self.stopped or self.opcode & 8 or self.target == NULL:
+        if not self.in_payload or self.stopped or self.opcode & 8 or self.parts.target == NULL:
             return 0
         if self.compressed or self.decoding():
             return 0
         where[0] = self._tip()
-        return <Py_ssize_t> min(self.remaining, <uint64_t> (self.capacity - self.filled))
+        return <Py_ssize_t> min(self.remaining, <uint64_t> (self.parts.capacity - self.parts.filled))
 
     @cython.final
     cdef int direct_filled(self, Py_ssize_t length) except -1:
@@ -462,24 +463,27 @@ cdef class Decoder:
     cdef const uint8_t *_header(self, const uint8_t *data, const uint8_t *end) except? NULL:
         """Take a header, and the payload too if all of it is here; or keep what there is of the header."""
         cdef Py_ssize_t available = end - data
-        cdef Py_ssize_t kept = self.head_length
+        cdef Py_ssize_t kept = 0 if self.parts == NULL else self.parts.head_length
         cdef Py_ssize_t size
         if kept == 0:
             size = self._parse_header(data, available)
             if size == 0:
-                memcpy(self.head, data, available)
-                self.head_length = <uint8_t> available
+                self._need_parts()
+                memcpy(self.parts.head, data, available)
+                self.parts.head_length = <uint8_t> available
                 return end
         else:
             if available > MAX_HEADER - kept:
                 available = MAX_HEADER - kept
-            memcpy(self.head + kept, data, available)
-            size = self._parse_header(self.head, kept + available)
+            memcpy(self.parts.head + kept, data, available)
+            size = self._parse_header(self.parts.head, kept + available)
             if size == 0:
-                self.head_length = <uint8_t> (kept + available)
+                self.parts.head_length = <uint8_t> (kept + available)
                 return data + available
-            self.head_length = 0
             size -= kept
+            if not self.stopped:
+                self.parts.head_length = 0
+                self._free_if_idle()
         if size < 0 or self.stopped:
             return end
         data += size
@@ -491,7 +495,7 @@ cdef class Decoder:
         self._begin_payload()
         if self.remaining == 0:
             if self.compressed and self.fin and not self.opcode & 8:
-                self._append(self._inflate(NULL, 0, True))
+                self._append(self._inflate(NULL, 0, True, self.parts.size))
             if not self.stopped:
                 self._end_frame()
         return data
@@ -526,7 +530,7 @@ cdef class Decoder:
             if opcode == 0:
                 if self.message == 0:
                     return self._fail(1002, _messages.unexpected_continuation())
-                if self.fragments >= self.max_fragments:
+                if self.parts.fragments >= self.max_fragments:
                     return self._fail(1009, _messages.too_many_fragments(self.max_fragments))
             elif self.message != 0:
                 return self._fail(1002, _messages.interrupted_message(opcode))
@@ -550,7 +554,7 @@ cdef class Decoder:
                     return self._fail(1002, _messages.length_top_bit(length))
                 if length < 65536:
                     return self._fail(1002, _messages.length_not_minimal(length))
-            total = length if opcode else self.size + length
+            total = length if opcode else self.parts.size + length
             if total > self.max_size and not (first & 0x40 if opcode else self.compressed):
                 return self._fail(1009, _messages.message_too_big(total, self.max_size))
         if not self.client:
@@ -569,20 +573,21 @@ cdef class Decoder:
     cdef int _begin_payload(self) except -1:
         """Enter a frame whose payload is not all here, or which is part of a longer message."""
         cdef object target
+        self._need_parts()
         if self.opcode & 8:
             target = PyBytes_FromStringAndSize(NULL, <Py_ssize_t> self.remaining)
             Py_INCREF(target)
-            self.control = <PyObject *> target
-            self.control_filled = 0
+            self.parts.control = <PyObject *> target
+            self.parts.control_filled = 0
         else:
             if self.opcode:
                 self.message = self.opcode
-                self.fragments = 0
-                self.size = 0
-            self.fragments += 1
+                self.parts.fragments = 0
+                self.parts.size = 0
+            self.parts.fragments += 1
             if not self.compressed:
-                self.size += self.remaining
-                self._reserve(<uint64_t> self.filled + min(self.remaining, <uint64_t> EAGER))
+                self.parts.size += self.remaining
+                self._reserve(<uint64_t> self.parts.filled + min(self.remaining, <uint64_t> EAGER))
         self.in_payload = True
         return 0
 
@@ -592,16 +597,18 @@ cdef class Decoder:
         cdef Py_ssize_t length = <Py_ssize_t> (available if available < self.remaining else self.remaining)
         if self.opcode & 8:
             mask_or_copy(
-                <uint8_t *> PyBytes_AS_STRING(<object> self.control) + self.control_filled,
+                <uint8_t *> PyBytes_AS_STRING(<object> self.parts.control) + self.parts.control_filled,
                 data, length, self.key, not self.client,
             )
-            self.control_filled += <uint8_t> length
+            self.parts.control_filled += <uint8_t> length
         elif self.compressed:
-            self._append(self._inflate(data, length, self.fin and <uint64_t> length == self.remaining))
+            self._append(
+                self._inflate(data, length, self.fin and <uint64_t> length == self.remaining, self.parts.size)
+            )
         elif self.decoding():
             self._masked_text(data, length)
         else:
-            self._reserve(<uint64_t> (self.filled + length))
+            self._reserve(<uint64_t> (self.parts.filled + length))
             self._plain(self._tip(), data, length, not self.client)
         self._taken(length)
         return data + length
@@ -629,13 +636,13 @@ cdef class Decoder:
                 high = fastws_copy_ascii(where, data, length)
             if high:
                 # They stand in the target as UTF-8: decode them from there into its successor.
-                old = self.target
+                old = self.parts.target
                 Py_INCREF(<object> old)
                 try:
                     return self._text(where, length)
                 finally:
                     Py_DECREF(<object> old)
-        self.filled += length
+        self.parts.filled += length
         return 0
 
     @cython.final
@@ -657,28 +664,30 @@ cdef class Decoder:
     cdef int _text(self, const uint8_t *data, Py_ssize_t length) except -1:
         """Decode UTF-8 that may begin and end inside a code point; its first bad byte fails the connection."""
         cdef Py_ssize_t open_tail
-        if self.tail_length:
-            while length and self.utf8.need:
-                self.tail[self.tail_length] = data[0]
-                self.tail_length += 1
-                if fastws_utf8_feed(&self.utf8, data, 1) != 0:
+        if self.parts.tail_length:
+            while length and self.parts.utf8.need:
+                self.parts.tail[self.parts.tail_length] = data[0]
+                self.parts.tail_length += 1
+                if fastws_utf8_feed(&self.parts.utf8, data, 1) != 0:
                     self._fail(1007, _messages.invalid_text())
                     return 0
                 data += 1
                 length -= 1
-            if self.utf8.need:
+            if self.parts.utf8.need:
                 return 0
-            open_tail = self.tail_length
-            self.tail_length = 0
-            self._convert(self.tail, open_tail)
+            open_tail = self.parts.tail_length
+            self.parts.tail_length = 0
+            self._convert(self.parts.tail, open_tail)
+            if self.stopped:
+                return 0
         open_tail = <Py_ssize_t> fastws_utf8_open_tail(data, length)
         if length > open_tail:
             self._convert(data, length - open_tail)
         if open_tail and not self.stopped:
-            memcpy(self.tail, data + length - open_tail, open_tail)
-            self.tail_length = <uint8_t> open_tail
-            fastws_utf8_init(&self.utf8)
-            if fastws_utf8_feed(&self.utf8, self.tail, open_tail) != 0:
+            memcpy(self.parts.tail, data + length - open_tail, open_tail)
+            self.parts.tail_length = <uint8_t> open_tail
+            fastws_utf8_init(&self.parts.utf8)
+            if fastws_utf8_feed(&self.parts.utf8, self.parts.tail, open_tail) != 0:
                 self._fail(1007, _messages.invalid_text())
         return 0
 
@@ -691,22 +700,22 @@ cdef class Decoder:
         cdef uint64_t more
         fastws_utf8_scan(data, length, &count, &greatest)
         kind = 1 if greatest < 0xC4 else 2 if greatest < 0xF0 else 4
-        if kind > self.kind:
+        if kind > self.parts.kind:
             # What the frame still brings is expected to be like this; should it not be, the target grows. Of a
             # compressed frame nobody knows.
             more = 0 if self.compressed else min(self.remaining, <uint64_t> EAGER) * count // <uint64_t> length
-            self._widen(kind, <uint64_t> self.filled + count + more + (more >> 6))
-        self._reserve(<uint64_t> self.filled + count)
-        if self.kind == 1:
+            self._widen(kind, <uint64_t> self.parts.filled + count + more + (more >> 6))
+        self._reserve(<uint64_t> self.parts.filled + count)
+        if self.parts.kind == 1:
             result = fastws_utf8_to_latin1(data, length, self._tip(), count)
-        elif self.kind == 2:
+        elif self.parts.kind == 2:
             result = fastws_utf8_to_ucs2(data, length, self._tip(), count)
         else:
             result = fastws_utf8_to_ucs4(data, length, self._tip(), count)
         if result != 0:
             self._fail(1007, _messages.invalid_text())
             return 0
-        self.filled += <Py_ssize_t> count
+        self.parts.filled += <Py_ssize_t> count
         return 0
 
     @cython.final
@@ -715,11 +724,12 @@ cdef class Decoder:
         cdef int opcode
         self.in_payload = False
         if self.opcode & 8:
-            payload = <object> self.control
-            Py_XDECREF(self.control)
-            self.control = NULL
+            payload = <object> self.parts.control
+            Py_XDECREF(self.parts.control)
+            self.parts.control = NULL
+            self._free_if_idle()
             return self._control_frame(payload)
-        if self.fin and self.tail_length:
+        if self.fin and self.parts.tail_length:
             self._fail(1007, _messages.invalid_text())
             return 0
         if self.streaming and not (self.fin and self.opcode):
@@ -729,29 +739,32 @@ cdef class Decoder:
         payload = self._finish()
         opcode = self.message
         self.message = 0
+        self._free_if_idle()
         return self.on_event(opcode, payload)
 
     @cython.final
     cdef object _finish(self):
         """The message, cut to its length."""
         cdef object payload
-        if self.filled == 0:
+        if self.parts.filled == 0:
             payload = "" if self.message == OP_TEXT else b""
         else:
-            if self.filled != self.capacity:
+            if self.parts.filled != self.parts.capacity:
                 if self.message == OP_TEXT:
-                    PyUnicode_Resize(&self.target, self.filled)
+                    PyUnicode_Resize(&self.parts.target, self.parts.filled)
                 else:
-                    _PyBytes_Resize(&self.target, self.filled)
-            payload = <object> self.target
+                    _PyBytes_Resize(&self.parts.target, self.parts.filled)
+            payload = <object> self.parts.target
         self._drop_message()
         return payload
 
     @cython.final
-    cdef bytes _inflate(self, const uint8_t *data, Py_ssize_t length, bint last):
-        """What ``length`` bytes of a compressed message (the ``last`` ones) inflate to; ``None`` if they are refused."""
+    cdef bytes _inflate(self, const uint8_t *data, Py_ssize_t length, bint last, uint64_t before):
+        """What ``length`` bytes of a compressed message (the ``last`` ones) inflate to, behind ``before`` bytes of it;
+        ``None`` if they are refused.
+        """
         cdef bytes masked, inflated
-        cdef uint64_t room = min(self.max_size, <uint64_t> PY_SSIZE_T_MAX) - self.size
+        cdef uint64_t room = min(self.max_size, <uint64_t> PY_SSIZE_T_MAX) - before
         if self.discarding:
             return b""
         masked = PyBytes_FromStringAndSize(NULL, length)
@@ -767,7 +780,6 @@ cdef class Decoder:
         except ProtocolError as error:
             self._fail(error.code, error.message)
             return None
-        self.size += <uint64_t> len(inflated)
         if last and not self.deflate.keeps_inflater:
             self.inflater = None
         self.inflated += <uint32_t> min(len(inflated) + MESSAGE_COST, INFLATED_AT_ONCE)
@@ -784,17 +796,16 @@ cdef class Decoder:
             return 0
         at = <const uint8_t *> PyBytes_AS_STRING(data)
         length = len(data)
+        self.parts.size += <uint64_t> length
         if self.decoding():
             return self._text(at, length)
-        self._reserve(<uint64_t> (self.filled + length))
+        self._reserve(<uint64_t> (self.parts.filled + length))
         return self._plain(self._tip(), at, length, False)
 
     @cython.final
     cdef int _whole_compressed(self, const uint8_t *data, Py_ssize_t length) except -1:
         """A compressed message of one frame that is all here."""
-        cdef bytes payload
-        self.size = 0
-        payload = self._inflate(data, length, True)
+        cdef bytes payload = self._inflate(data, length, True, 0)
         if payload is None:
             return 0
         if self.opcode == OP_BINARY:
@@ -807,14 +818,14 @@ cdef class Decoder:
         return self.on_event(OP_TEXT, text)
     cdef int _end_fragment(self, bint final) except -1:
         """Let what has come of a fragmented message leave as a ``Fragment``: the event of opcode 0."""
-        cdef uint8_t open_tail = self.tail_length
+        cdef uint8_t open_tail = self.parts.tail_length
         cdef object payload = self._finish()
-        self.tail_length = open_tail  # of a code point that the next fragment ends
+        self.parts.tail_length = open_tail  # of a code point that the next fragment ends
         if final:
             self.message = 0
-            self.parted = False
+            self._free_if_idle()
         elif len(payload):
-            self.parted = True
+            self.parts.parted = True
         return self.on_event(OP_CONT, Fragment(payload, final))
 
     @cython.final
@@ -861,17 +872,17 @@ cdef class Decoder:
                 return 0
             self.close_seen = True
             self.stopped = True
-            self._drop_message()
+            self._drop()
         return self.on_event(self.opcode, payload)
 
     @cython.final
     cdef uint8_t *_tip(self) noexcept:
         """Where the target, if there is one, goes on."""
-        if self.target == NULL:
+        if self.parts.target == NULL:
             return NULL
         if self.message == OP_TEXT:
-            return <uint8_t *> PyUnicode_DATA(self.target) + self.filled * (self.kind if self.kind else 1)
-        return <uint8_t *> PyBytes_AS_STRING(<object> self.target) + self.filled
+            return <uint8_t *> PyUnicode_DATA(self.parts.target) + self.parts.filled * (self.parts.kind if self.parts.kind else 1)
+        return <uint8_t *> PyBytes_AS_STRING(<object> self.parts.target) + self.parts.filled
 
     @cython.final
     cdef int _reserve(self, uint64_t needed) except -1:
@@ -880,10 +891,10 @@ cdef class Decoder:
         A message of one frame gets its length at once. One of several frames gets all that it may have by default once
         it is no longer small: pages that are not written take no memory, so nothing has to grow, and nothing is copied.
         """
-        cdef uint64_t capacity = <uint64_t> self.capacity
+        cdef uint64_t capacity = <uint64_t> self.parts.capacity
         if needed <= capacity:
             return 0
-        if self.fin and self.fragments == 1 and capacity == 0:
+        if self.fin and self.parts.fragments == 1 and capacity == 0:
             return self._make_room(needed)
         capacity *= 2
         if capacity < needed:
@@ -899,33 +910,33 @@ cdef class Decoder:
         cdef object target
         if capacity > <uint64_t> PY_SSIZE_T_MAX:
             raise MemoryError
-        if self.target != NULL:
+        if self.parts.target != NULL:
             if self.message == OP_TEXT:
-                PyUnicode_Resize(&self.target, <Py_ssize_t> capacity)
+                PyUnicode_Resize(&self.parts.target, <Py_ssize_t> capacity)
             else:
-                self.capacity = 0     # a failure takes the bytes away
-                _PyBytes_Resize(&self.target, <Py_ssize_t> capacity)
+                self.parts.capacity = 0     # a failure takes the bytes away
+                _PyBytes_Resize(&self.parts.target, <Py_ssize_t> capacity)
         else:
             if self.message == OP_TEXT:
-                target = PyUnicode_New(<Py_ssize_t> capacity, WIDEST[self.kind])
+                target = PyUnicode_New(<Py_ssize_t> capacity, WIDEST[self.parts.kind])
             else:
                 target = PyBytes_FromStringAndSize(NULL, <Py_ssize_t> capacity)
             Py_INCREF(target)
-            self.target = <PyObject *> target
-        self.capacity = <Py_ssize_t> capacity
+            self.parts.target = <PyObject *> target
+        self.parts.capacity = <Py_ssize_t> capacity
         return 0
 
     @cython.final
     cdef int _widen(self, int kind, uint64_t capacity) except -1:
         """Go on in a str with ``kind`` bytes per code point: at most three times in a message."""
         cdef object wider = PyUnicode_New(<Py_ssize_t> capacity, WIDEST[kind])
-        if self.filled:
-            PyUnicode_CopyCharacters(<PyObject *> wider, 0, <object> self.target, 0, self.filled)
+        if self.parts.filled:
+            PyUnicode_CopyCharacters(<PyObject *> wider, 0, <object> self.parts.target, 0, self.parts.filled)
         Py_INCREF(wider)
-        Py_XDECREF(self.target)
-        self.target = <PyObject *> wider
-        self.capacity = <Py_ssize_t> capacity
-        self.kind = <uint8_t> kind
+        Py_XDECREF(self.parts.target)
+        self.parts.target = <PyObject *> wider
+        self.parts.capacity = <Py_ssize_t> capacity
+        self.parts.kind = <uint8_t> kind
         return 0
 
     @cython.final
@@ -939,16 +950,33 @@ cdef class Decoder:
         return -1
 
     @cython.final
+    cdef int _need_parts(self) except -1:
+        if self.parts == NULL:
+            self.parts = <Parts *> calloc(1, sizeof(Parts))
+            if self.parts == NULL:
+                raise MemoryError
+        return 0
+
+    @cython.final
+    cdef void _free_if_idle(self) noexcept:
+        """Between messages nothing is kept, unless it is the beginning of a header."""
+        if self.message == 0 and self.parts.head_length == 0 and self.parts.control == NULL:
+            free(self.parts)
+            self.parts = NULL
+
+    @cython.final
     cdef void _drop_message(self) noexcept:
-        Py_XDECREF(self.target)
-        self.target = NULL
-        self.filled = self.capacity = 0
-        self.tail_length = 0
-        self.kind = 0
+        Py_XDECREF(self.parts.target)
+        self.parts.target = NULL
+        self.parts.filled = self.parts.capacity = 0
+        self.parts.tail_length = 0
+        self.parts.kind = 0
 
     @cython.final
     cdef void _drop(self) noexcept:
-        self._drop_message()
-        self.parted = False
-        Py_XDECREF(self.control)
-        self.control = NULL
+        cdef Parts *parts = self.parts
+        if parts != NULL:
+            self.parts = NULL
+            Py_XDECREF(parts.target)
+            Py_XDECREF(parts.control)
+            free(parts)

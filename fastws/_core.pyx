@@ -470,7 +470,7 @@ cdef class Core(Decoder):
         if self.waiter is not None:
             raise ConcurrencyError("another coroutine is waiting in recv() of this connection")
         self.streaming = True
-        if self.target != NULL and self.filled and not (self.in_payload and not self.opcode & 8):
+        if self.message and self.parts.filled and not (self.in_payload and not self.opcode & 8):
             self._end_fragment(False)  # what came of a message before
 
     def _stop_streaming(self) -> None:
@@ -481,7 +481,7 @@ cdef class Core(Decoder):
             item = self.ring[(self.ring_first + index) & (self.ring_room - 1)]
             if isinstance(<object> item, Fragment):
                 return
-        self.streaming = self.parted
+        self.streaming = self.parts != NULL and self.parts.parted
 
     # --- out
 
