@@ -665,19 +665,20 @@ cdef class Core(Decoder):
             payload = deflate.deflater.compress(data)
             if len(payload) >= len(data):
                 return False
-        else:
-            # What the peer's decompressor remembers must stay what ours does: sent even if it is no shorter, and
-            # should it not get into the queue, ours begins anew.
-            deflater = self.deflater
-            if deflater is None:
-                deflater = deflate.new_deflater()
-            self.deflater = None
-            payload = deflater.compress(data)
             self.send_bytes(payload, 0x40 | opcode)
-            self.deflater = deflater
             return True
-        self.send_bytes(payload, 0x40 | opcode)
-        return True
+        # What ours remembers must be in the peer's window: should this message not get into the queue, ours is gone.
+        deflater = self.deflater
+        if deflater is None:
+            deflater = deflate.new_deflater()
+        self.deflater = None
+        payload = deflater.compress(data)
+        if len(payload) < len(data):
+            self.send_bytes(payload, 0x40 | opcode)
+        else:
+            deflater.forget()
+        self.deflater = deflater
+        return len(payload) < len(data)
 
     @cython.final
     cdef int settle(self) except -1:

@@ -894,11 +894,15 @@ class Core:
         if agreed is None or agreed.deflater is None or self._overflowed:
             self._write_frame(opcode, payload)
         elif agreed.context:
-            # What the peer's decompressor remembers must stay what ours does: sent even if it is
-            # no shorter.
-            # Should it not get into the queue, ours begins anew.
+            # What ours remembers must be in the peer's window: should this message not get into
+            # the queue, ours is gone.
             deflater, self._deflater = self._deflater or agreed.new_deflater(), None
-            self._write_frame(opcode, deflater.compress(payload), rsv1=True)
+            compressed = deflater.compress(payload)
+            if len(compressed) < len(payload):
+                self._write_frame(opcode, compressed, rsv1=True)
+            else:
+                deflater.forget()
+                self._write_frame(opcode, payload)
             self._deflater = deflater
         else:
             compressed = agreed.deflater.compress(payload)

@@ -277,6 +277,13 @@ class Screen:
                 self._more.clear()
                 await self._more.wait()
 
+    async def stands(self, *rows: str, below: int) -> None:
+        """Wait until ``rows`` are all that stands on the screen below its first ones."""
+        async with asyncio.timeout(TIMEOUT):
+            while self.rows()[below:] != list(rows):
+                self._more.clear()
+                await self._more.wait()
+
     async def status(self) -> int:
         async with asyncio.timeout(TIMEOUT):
             return await self.process.wait()
@@ -337,14 +344,12 @@ async def test_what_is_typed_is_sent_and_messages_stand_above_it() -> None:
         await terminal.shows("while you type")
         await ws.send(b"\x00\x01")
         await terminal.shows("2 bytes")
-        assert terminal.rows()[1:] == [
-            "< while you type \\x1b[2J",
-            "< binary, 2 bytes: 00 01",
-            "> hel",
-        ]
+        await terminal.stands(
+            "< while you type \\x1b[2J", "< binary, 2 bytes: 00 01", "> hel", below=1
+        )
         terminal.type("lo\n")
         await terminal.shows("< hello")
-        assert terminal.rows()[3:] == ["> hello", "< hello", "> "]
+        await terminal.stands("> hello", "< hello", "> ", below=3)
         terminal.type("\x04")
         assert await terminal.status() == 0
         await terminal.shows("closed: sent 1000")

@@ -752,6 +752,22 @@ async def test_what_is_short_or_does_not_shrink_is_sent_as_it_is(carrier: str) -
         ]
 
 
+async def test_with_takeover_too_what_does_not_shrink_is_sent_as_it_is(carrier: str) -> None:
+    noise = random.Random(4).randbytes(1000)
+    deflate = Deflate(server_no_context_takeover=False)
+    async with (
+        serve(Held(), carrier, compression=deflate) as server,
+        await Peer.open(server, headers=[OFFER]) as peer,
+    ):
+        (ws,) = server.connections
+        stream = zlib.decompressobj(wbits=-15)
+        for _ in range(3):
+            ws.send("a" * 300)
+            assert expand(await read_compressed(peer), stream=stream) == b"a" * 300
+            ws.send(noise)
+            assert await peer.message() == noise
+
+
 async def read_compressed(peer: Peer) -> bytes:
     first, second = await peer.exactly(2)
     assert first in (0xC1, 0xC2), "FIN, RSV1 and the opcode of a message"
