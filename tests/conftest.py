@@ -32,6 +32,7 @@ import importlib
 import importlib.util
 import inspect
 import os
+import signal
 import sys
 from collections.abc import Callable, Coroutine, Generator
 from types import ModuleType
@@ -62,6 +63,8 @@ MARKERS = [
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # A shell starts what runs in its background with SIGINT ignored, and programs inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     for marker in MARKERS:
         config.addinivalue_line("markers", marker)
 

@@ -186,11 +186,12 @@ def answered_with(fault: bytes) -> Callable[[fastws.Server], Awaitable[None]]:
 
 def ended_by_server(path: str) -> Callable[[fastws.Server], Awaitable[None]]:
     async def way(server: fastws.Server) -> None:
-        async with opened(server, path) as peer:
-            with contextlib.suppress(EOFError, ConnectionResetError, BrokenPipeError):
-                code, _ = await peer.close_frame()
-                await peer.send(frame(CLOSE, close_payload(code)))
-            with contextlib.suppress(ConnectionResetError):
+        # A listener that aborts in on_open does so before the handshake has left.
+        with contextlib.suppress(EOFError, ConnectionResetError, BrokenPipeError):
+            async with opened(server, path) as peer:
+                with contextlib.suppress(EOFError, ConnectionResetError, BrokenPipeError):
+                    code, _ = await peer.close_frame()
+                    await peer.send(frame(CLOSE, close_payload(code)))
                 await peer.drain()
 
     return way
