@@ -59,9 +59,10 @@ test: $(VENV)/.test $(VENV)/.browser
 
 test-library: $(VENV)/.library
 	$(BIN)/python -m pytest tests/fastws $(PYTEST_ARGS)
-	FASTWS_PURE=1 $(BIN)/python -m pytest tests/fastws $(PYTEST_ARGS)
+	$(if $(COMPILED_ONLY),,FASTWS_PURE=1 $(BIN)/python -m pytest tests/fastws $(PYTEST_ARGS))
 
-# Each in an environment of its own, .venv-3.13 and so on. OTHERS=1 leaves the version of $(PYTHON) out.
+# Each in an environment of its own, .venv-3.13 and so on. OTHERS=1 leaves the version of $(PYTHON) out,
+# COMPILED_ONLY=1 the pure codec.
 test-all:
 	$(PYTHON) tools/interpreters.py $(if $(OTHERS),--except $(PYTHON)) | while read -r name python; do \
 	    echo "=== CPython $$name"; \
@@ -98,7 +99,7 @@ fuzz-minimise: $(VENV)/.test
 	$(BIN)/python -m fuzz minimise $(FUZZ_TARGETS)
 
 wheel: $(VENV)/.test
-	$(BIN)/python tests/packaging/check_wheel.py --output dist
+	$(BIN)/python tests/packaging/check_wheel.py --output dist -- -m "not slow"
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info fastws/*.so fastws/*.pyd fastws/*.c fastws/*.html tests/e2e/node_modules
