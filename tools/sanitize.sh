@@ -25,7 +25,7 @@ fi
 mkdir -p "$copy"
 # What Cython writes there stays; it is newer than what is copied, unless that has changed.
 tar --exclude '*.so' --exclude __pycache__ --exclude 'fastws/_*.c' \
-    -cf - fastws tests/conftest.py tests/fastws tools setup.py pyproject.toml README.md LICENSE | tar -C "$copy" -xf -
+    -cf - fastws tests/conftest.py tests/fastws docs examples tools setup.py pyproject.toml README.md LICENSE | tar -C "$copy" -xf -
 cd "$copy"
 CC=$cc LDSHARED="$cc -shared" FASTWS_SANITIZE=address,undefined FASTWS_WERROR='' \
     "$python" setup.py --quiet build_ext --inplace

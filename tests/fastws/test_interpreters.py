@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import sysconfig
+from pathlib import Path
 
 import fastws
 
@@ -52,7 +53,13 @@ def in_sub_interpreters(*, first: bool, pure: bool) -> list[str]:
     """What importing says in each; ``first``: after the main interpreter has imported fastws."""
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT.format(first=first)],
-        env=os.environ | {"FASTWS_PURE": "1" if pure else "0", "PYTHONUNBUFFERED": "1"},
+        env=os.environ
+        | {
+            "FASTWS_PURE": "1" if pure else "0",
+            "PYTHONUNBUFFERED": "1",
+            # The same modules for all: a second interpreter has no "" among its paths.
+            "PYTHONPATH": str(Path(fastws.__file__).parents[1]),
+        },
         capture_output=True,
         text=True,
         timeout=60,
