@@ -83,9 +83,15 @@ async def test_binary_messages_are_written_as_they_came() -> None:
 
 
 async def test_a_hundred_thousand_lines_go_through() -> None:
-    async with serve(max_size=None) as server:
-        given = b"".join(b"line %d\n" % number for number in range(100_000))
-        status, out, _ = await run(url(server), "--wait", 3, given=given)
+    count = 100_000
+
+    async def handler(ws: fastws.ServerConnection) -> None:
+        for _ in range(count):
+            await ws.send(await ws.recv())
+
+    async with serve(handler) as server:
+        given = b"".join(b"line %d\n" % number for number in range(count))
+        status, out, _ = await run(url(server), "--wait", "inf", given=given)
         assert status == 0
         assert out == given
 
