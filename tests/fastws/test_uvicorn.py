@@ -315,7 +315,7 @@ async def test_the_scope_is_the_same_as_that_of_uvicorns_own(ours: Any) -> None:
     for ws in (ours, THEIRS["uvicorn's"]):
         app = Recording()
         async with (
-            running(app, ws, root_path="/root") as server,
+            running(app, ws, root_path="/mounted") as server,
             await Peer.open(where(server), path="/a%20b/%C3%A9?q=%20&r", headers=request) as peer,
         ):
             assert app.scope.pop("server") == where(server)
@@ -323,8 +323,8 @@ async def test_the_scope_is_the_same_as_that_of_uvicorns_own(ours: Any) -> None:
             await peer.say_close()
         scopes.append(app.scope)
     assert scopes[0] == scopes[1]
-    assert scopes[0]["path"] == "/root/a b/é"
-    assert scopes[0]["raw_path"] == b"/root/a%20b/%C3%A9"
+    assert scopes[0]["path"] == "/mounted/a b/é"
+    assert scopes[0]["raw_path"] == b"/mounted/a%20b/%C3%A9"
     assert scopes[0]["subprotocols"] == ["one", "two", "three"]
 
 
