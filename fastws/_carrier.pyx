@@ -96,7 +96,10 @@ cdef class TransportCarrier(Carrier):
 
     cdef int half_close(self, Core core) except -1:
         if self.transport.can_write_eof() and not self.transport.is_closing():
-            self.transport.write_eof()
+            try:
+                self.transport.write_eof()
+            except OSError:
+                pass                  # ENOTCONN: the peer has reset it, which reading is about to find out
         return 0
 
     cdef bint is_sending(self) except -1:

@@ -10,6 +10,7 @@ there is no poller in Python.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import mmap
 import os
@@ -466,7 +467,9 @@ class TransportCarrier(Carrier):
 
     def _half_close(self) -> None:
         if self.transport.can_write_eof() and not self.transport.is_closing():
-            self.transport.write_eof()
+            # ENOTCONN: the peer has reset it, which reading is about to find out.
+            with contextlib.suppress(OSError):
+                self.transport.write_eof()
 
     def _drop(self, orderly: bool) -> None:
         # Only an orderly end waits for TLS to end as well.

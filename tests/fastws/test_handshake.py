@@ -277,6 +277,25 @@ async def test_open_timeout_ends_with_the_handshake(carrier: str) -> None:
         assert await peer.message() == "x"
 
 
+async def test_client_that_is_gone_when_it_is_refused_leaves_nothing(carrier: str) -> None:
+    """Its RST comes between the answer and the FIN behind it: shutdown(2) then fails."""
+    peers: list[Peer] = []
+
+    async def process_request(
+        ws: fastws.ServerConnection, request: fastws.Request
+    ) -> fastws.Response:
+        # Just before the answer: no loop has seen the client's FIN then.
+        asyncio.get_running_loop().call_soon(peers.pop().close)
+        return ws.respond(403, "no")
+
+    async with serve(echo, carrier, process_request=process_request) as server:
+        for _ in range(5):
+            peer = await Peer.connect(server)
+            peers.append(peer)
+            await peer.send(head())
+            await until(lambda: not peers and not len(server.reactor))
+
+
 async def test_client_that_goes_away_in_its_handshake_leaves_nothing(carrier: str) -> None:
     recorder = Recorder()
     async with serve(recorder, carrier) as server:
