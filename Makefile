@@ -3,7 +3,7 @@
 #
 #   make run                       the gateway on 127.0.0.1:8000, with a demo page at /
 #   make test                      all tests, then the library's again on the pure-Python codec
-#   make test PYTEST_ARGS="-k close"
+#   make test PYTEST_ARGS="-k close" JOBS=0
 #   make test-all                  the library's tests on every CPython from 3.11 up that the machine has
 #   make bench                     fastws beside other libraries; bench-quick: the same in a minute or so
 #   make lint                      ruff, mypy, stubs against the compiled modules
@@ -16,6 +16,8 @@ PYTHON ?= python3
 VENV ?= .venv
 RUN_ARGS ?=
 PYTEST_ARGS ?=
+# Processes that share a run of the tests; 0 runs them in pytest's own, which a debugger wants.
+JOBS ?= auto
 BENCH_ARGS ?=
 FUZZ_TARGETS ?= all
 # Seconds, or inputs, for each target.
@@ -24,6 +26,7 @@ FUZZ_RUNS ?=
 FUZZ_FLAGS ?=
 
 BIN := $(VENV)/bin
+PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 export PYTHON
 # Networks fail: let the package clients try longer than they do by default.
 export PIP_RETRIES ?= 8
@@ -53,13 +56,13 @@ run: $(VENV)/.gateway
 	$(BIN)/fastws-gateway serve $(RUN_ARGS)
 
 test: $(VENV)/.test $(VENV)/.browser
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
-	FASTWS_PURE=1 $(BIN)/python -m pytest $(or $(PYTEST_ARGS),$(PURE_TESTS)) || \
+	$(PYTEST) $(PYTEST_ARGS)
+	FASTWS_PURE=1 $(PYTEST) $(or $(PYTEST_ARGS),$(PURE_TESTS)) || \
 	    { code=$$?; $(if $(PYTEST_ARGS),[ $$code -eq 5 ] ||) exit $$code; }
 
 test-library: $(VENV)/.library
-	$(BIN)/python -m pytest tests/fastws $(PYTEST_ARGS)
-	$(if $(COMPILED_ONLY),,FASTWS_PURE=1 $(BIN)/python -m pytest tests/fastws $(PYTEST_ARGS))
+	$(PYTEST) tests/fastws $(PYTEST_ARGS)
+	$(if $(COMPILED_ONLY),,FASTWS_PURE=1 $(PYTEST) tests/fastws $(PYTEST_ARGS))
 
 # Each in an environment of its own, .venv-3.13 and so on. OTHERS=1 leaves the version of $(PYTHON) out,
 # COMPILED_ONLY=1 the pure codec.
@@ -84,7 +87,7 @@ endif
 
 # The slow tests run other programs, or count what allocators hold: neither has to do with these sanitizers.
 sanitize: $(VENV)/.test
-	tools/sanitize.sh $(BIN)/python -m "not slow" $(PYTEST_ARGS)
+	tools/sanitize.sh $(BIN)/python -n $(JOBS) --dist worksteal -m "not slow" $(PYTEST_ARGS)
 
 leaks: $(VENV)/.test
 	$(BIN)/python -m tests.fastws.leaks
@@ -99,7 +102,7 @@ fuzz-minimise: $(VENV)/.test
 	$(BIN)/python -m fuzz minimise $(FUZZ_TARGETS)
 
 wheel: $(VENV)/.test
-	$(BIN)/python tests/packaging/check_wheel.py --output dist -- -m "not slow"
+	$(BIN)/python tests/packaging/check_wheel.py --output dist -- -n $(JOBS) --dist worksteal -m "not slow" $(PYTEST_ARGS)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info fastws/*.so fastws/*.pyd fastws/*.c fastws/*.html tests/e2e/node_modules

@@ -20,6 +20,7 @@ Asynchronous fixtures do not exist: write an asynchronous context manager and en
 Environment:
 
 ``FASTWS_PURE=1``         the library without its extensions: the Python codec, the asyncio carrier
+``FASTWS_LOOP=asyncio``   tests of every loop run on that one only
 ``FASTWS_REQUIRE_ALL=1``  a skipped test is a failed one, and so is a missing extension. CI sets it
 """
 
@@ -43,6 +44,7 @@ import pytest
 
 PURE = os.environ.get("FASTWS_PURE", "") not in ("", "0")
 REQUIRE_ALL = os.environ.get("FASTWS_REQUIRE_ALL", "") not in ("", "0")
+LOOPS = [only] if (only := os.environ.get("FASTWS_LOOP")) else ["asyncio", "uvloop"]
 TIME_LIMIT = 30.0  # seconds for one asynchronous test
 
 CODECS = {"cython": "fastws._codec", "python": "fastws._pure.codec"}
@@ -106,7 +108,7 @@ def carrier(request: pytest.FixtureRequest) -> str:
     return kind
 
 
-@pytest.fixture(params=["asyncio", "uvloop"], scope="module")
+@pytest.fixture(params=LOOPS, scope="module")
 def loop_kind(request: pytest.FixtureRequest) -> str:
     kind: str = request.param
     if kind == "uvloop":

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import re
 import socket
 import struct
 from collections.abc import Iterable
@@ -66,6 +67,11 @@ def frame(opcode: int, payload: bytes = b"", *, key: bytes | None = MASK, **opti
             masked.to_bytes(len(payload), "big"),
         )
     )
+
+
+def shown(value: object) -> str:
+    """``repr`` for ``ids``, without addresses: processes that share a run agree on the names."""
+    return re.sub(r" at 0x\w+", "", repr(value))
 
 
 def close_payload(code: int, reason: str = "") -> bytes:

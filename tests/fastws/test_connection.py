@@ -29,6 +29,7 @@ from tests.fastws.client import (
     frame,
     logged,
     serve,
+    shown,
     turns,
     until,
     url,
@@ -95,7 +96,7 @@ class Text(str):
         (fastws.PreparedMessage(b"data", text=True), None, (TEXT, b"data")),
         (fastws.PreparedMessage("text", text=False), None, (BINARY, b"text")),
     ],
-    ids=repr,
+    ids=shown,
 )
 def test_send_takes(message: Any, text: bool | None, expected: tuple[int, bytes]) -> None:
     async def main() -> None:

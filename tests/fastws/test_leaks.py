@@ -13,8 +13,8 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 
-MESSAGES = 40_000
-CONNECTIONS = 6_000
+MESSAGES = 20_000
+CONNECTIONS = 3_000
 
 # What allocators keep, and what Python counts as its own, moves a little; an object left for each
 # connection would be thousands.

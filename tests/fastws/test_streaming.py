@@ -20,6 +20,7 @@ from tests.fastws.client import (
     Recorder,
     frame,
     serve,
+    shown,
     turns,
     until,
     url,
@@ -64,7 +65,7 @@ def aiter_of(items: Any) -> AsyncIterator[Any]:
         ([b"a", b"b\xc3\xbc", b""], True, TEXT),
         (["only"], None, TEXT),
     ],
-    ids=repr,
+    ids=shown,
 )
 async def test_each_item_is_a_fragment_of_one_message(
     carrier: str, make: Any, items: list[Any], text: bool | None, opcode: int
@@ -110,7 +111,7 @@ async def test_no_item_is_no_message(carrier: str) -> None:
         assert await peer.message() == "next"
 
 
-@pytest.mark.parametrize("wrong", [{"a": 1}, 1, None, memoryview(b"abcd")[::2]], ids=repr)
+@pytest.mark.parametrize("wrong", [{"a": 1}, 1, None, memoryview(b"abcd")[::2]], ids=shown)
 async def test_what_is_no_iterable_of_fragments_is_refused_at_once(
     carrier: str, wrong: Any
 ) -> None:

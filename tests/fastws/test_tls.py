@@ -347,7 +347,7 @@ async def test_a_client_that_stalls_in_the_handshake_is_dropped(carrier: str, sh
 
 async def test_a_client_that_says_nothing_after_the_tls_handshake_gets_408(carrier: str) -> None:
     async with (
-        secure(echo, carrier, open_timeout=0.1) as server,
+        secure(echo, carrier, open_timeout=0.1, close_timeout=0.2) as server,
         await SecurePeer.handshake(server) as peer,
     ):
         assert (await peer.response())[0] == 408
@@ -545,7 +545,7 @@ async def test_a_server_that_closes_lets_its_clients_know(carrier: str) -> None:
 
 async def test_a_refusal_is_read_to_its_end(carrier: str) -> None:
     async with (
-        secure(echo, carrier, origins=["https://here"]) as server,
+        secure(echo, carrier, origins=["https://here"], close_timeout=0.2) as server,
         await SecurePeer.handshake(server) as peer,
     ):
         await peer.send(head([("Origin", "https://elsewhere")]))
