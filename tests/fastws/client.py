@@ -79,11 +79,13 @@ def close_payload(code: int, reason: str = "") -> bytes:
 
 
 def serve(handler: Any, carrier: str, *, buffers: int = 0, **options: Any) -> Any:
-    """A server on a free port of the loopback address.
+    """A server on a free port of the loopback address, without keepalive unless asked for.
 
-    ``buffers``: bytes that the system may buffer for a connection in each direction; else it takes
-    megabytes before anyone notices that the other end is slow.
+    A busy machine would have pings come between the frames that a test waits for. ``buffers``:
+    bytes that the system may buffer for a connection in each direction; else it takes megabytes
+    before anyone notices that the other end is slow.
     """
+    options.setdefault("ping_interval", None)
     if not buffers:
         return fastws.serve(handler, "127.0.0.1", 0, carrier=carrier, **options)
     sock = socket.socket()  # what it accepts inherits these
