@@ -29,7 +29,9 @@ class Audience:
 
     def is_for(self, endpoint: Endpoint, positioned: bool, wanted: TagFilter | None) -> bool:
         return (
-            self.endpoint is endpoint and self.positioned is positioned and self.filter == wanted
+            self.endpoint is endpoint
+            and self.positioned is positioned
+            and (self.filter is wanted or self.filter == wanted)
         )
 
 
@@ -77,12 +79,13 @@ def _add(
     wanted: TagFilter | None = None,
 ) -> tuple[Audience, ...]:
     session = subscription.session
+    endpoint, transport = session.endpoint, session.transport
     for audience in audiences:
-        if audience.is_for(session.endpoint, positioned, wanted):
-            audience.members[session.transport] = subscription
+        if audience.is_for(endpoint, positioned, wanted):
+            audience.members[transport] = subscription
             return audiences
-    audience = Audience(session.endpoint, positioned, wanted)
-    audience.members[session.transport] = subscription
+    audience = Audience(endpoint, positioned, wanted)
+    audience.members[transport] = subscription
     return (*audiences, audience)
 
 
@@ -97,6 +100,8 @@ def _remove(
         if audience.is_for(session.endpoint, positioned, wanted):
             audience.members.pop(session.transport, None)
             if not audience.members:
+                if len(audiences) == 1:
+                    return ()
                 return tuple(other for other in audiences if other is not audience)
     return audiences
 

@@ -32,6 +32,7 @@ from gateway.model import (
     StreamPosition,
     Subscribed,
     SubscribeRequest,
+    is_plain,
 )
 from gateway.session import Session, Subscription, with_channel_info
 from gateway.stepping import start
@@ -121,6 +122,54 @@ class Membership:
         terms = await self._terms(session, request, options)
         since = StreamPosition(request.offset, request.epoch) if request.recover else None
         return await self.enter(session, name, terms, since)
+
+    def subscribe_at_once(self, session: Session, request: SubscribeRequest) -> bool:
+        """Both `subscribe` and `joined`, if nothing has to be asked, read or waited for.
+
+        The reply is an empty `Subscribed`. False, with nothing done, where `subscribe` is to be
+        awaited, which may refuse. Raises `Refused`: 102, 107.
+        """
+        engine, info = self._engine.immediate, session.info
+        if engine is None or info is None or not is_plain(request):
+            return False
+        name, hub = request.channel, self._hub
+        offer = self.rules.offer(name)
+        terms = offer.subscribe[info.user != ""]
+        if terms is None:
+            return False
+        if session.subscriptions:
+            limit = self._client.channel_limit
+            if limit and len(session.subscriptions) >= limit:
+                return False
+            if session.find(hub.channels.get(name)) is not None:
+                return False
+        if terms.join_leave:
+            known = hub.channels.get(name)
+            if known is not None and known.watchers:
+                return False
+        channel = hub.reserve(name)
+        if not channel.live:
+            channel.excludes_publisher = offer.exclude_publisher
+            channel.live = True
+        subscription = Subscription(session, channel, terms)
+        if terms.presence:
+            engine.presence_add_now(name, subscription.info)
+        hub.add(subscription)
+        return True
+
+    def unsubscribe_at_once(self, session: Session, name: str) -> bool:
+        """`unsubscribe`, if nothing has to be waited for. False where it is to be awaited."""
+        channel = self._hub.channels.get(name)
+        subscription = session.find(channel)
+        if channel is None or subscription is None:
+            return True
+        engine, terms = self._engine.immediate, subscription.terms
+        if engine is None or (terms.join_leave and channel.watchers):
+            return False
+        self.remove(subscription)
+        if terms.presence:
+            engine.presence_remove_now(name, subscription.info)
+        return True
 
     async def _terms(
         self, session: Session, request: SubscribeRequest, options: ChannelOptions
@@ -234,7 +283,7 @@ class Membership:
         """
         hub, engine = self._hub, self._engine
         channel = hub.reserve(name)
-        subscription = Subscription(session, channel, terms, server_side=server_side)
+        subscription = Subscription(session, channel, terms, server_side)
         entered = False
         try:
             if not channel.live:

@@ -63,6 +63,19 @@ class SubscribeRequest(Struct, gc=False):
     flag: int = 0  # bits, see `MUST_RECOVER`
 
 
+def is_plain(request: SubscribeRequest) -> bool:
+    """Whether a request is for what a channel gives to everybody, from now on."""
+    return not (
+        request.token
+        or request.recover
+        or request.positioned
+        or request.recoverable
+        or request.join_leave
+        or request.tf is not None
+        or request.flag
+    )
+
+
 # In `SubscribeRequest.flag`: rather an error than a subscription that has missed something.
 MUST_RECOVER = 2
 

@@ -159,6 +159,7 @@ class SlowEngine(MemoryEngine):
 
     def __init__(self) -> None:
         super().__init__()
+        self.immediate = None
         self.waiting: list[asyncio.Future[None]] = []
         self.calls: list[str] = []
         self.error: Exception | None = None
