@@ -19,6 +19,7 @@ from gateway import codes
 from gateway.app.calls import AppCalls
 from gateway.auth import InvalidToken, SubscriptionClaims, TokenExpired, TokenVerifier
 from gateway.channels import BadFilter, ChannelRules, TagFilter
+from gateway.channels.deltas import chain
 from gateway.channels.grants import Grant, Source, grant
 from gateway.channels.recovery import recover_cache, recover_stream
 from gateway.codes import Disconnected, Refused, Unsubscribe
@@ -194,6 +195,7 @@ class Membership:
             or request.join_leave
             or request.tf is not None
             or request.flag
+            or request.delta
         ):
             terms = copy(terms)
             self._grant_wishes(terms, session, request, options)
@@ -220,6 +222,12 @@ class Membership:
             except BadFilter as error:
                 log.info("bad filter", client=session.id, detail=str(error))
                 raise Refused(codes.BAD_REQUEST) from None
+        # A delta is from the publication before: only for those who miss none without being told.
+        terms.delta = (
+            request.delta in options.allowed_delta_types
+            and (terms.positioning or terms.recovery)
+            and terms.filter is None
+        )
 
     async def _claims(self, token: str) -> SubscriptionClaims:
         try:
@@ -295,6 +303,10 @@ class Membership:
             position, result = None, Subscribed()
             if subscription.positioned:
                 position, result = await self._catch_up(channel, terms, since)
+                if terms.delta:
+                    result.delta = True
+                    protocol = session.endpoint.protocol
+                    result.publications = chain(protocol, result.publications)
             if session.ended:
                 raise Refused(codes.EXPIRED)  # nobody is there to read it
             if session.find(channel) is not None:

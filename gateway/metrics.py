@@ -60,6 +60,7 @@ class NodeCollector(Collector):
             ("frames_received", "Frames received from clients.", counters.frames_in),
             ("replies_sent", "Frames sent in answer to one client.", counters.replies),
             ("deliveries", "Channel events handed to subscribers.", hub.deliveries),
+            ("deltas", "Of them, those that were deltas.", hub.deltas),
             ("publications", "Publications accepted.", counters.publications),
             ("origins_refused", "Connections of pages that may not.", counters.refused_origins),
             ("recoveries", "Subscriptions that asked for what they missed.", members.recoveries),

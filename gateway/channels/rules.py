@@ -42,13 +42,21 @@ class Offer:
     publish, and ``publish_inside`` whether subscribers may.
     """
 
-    __slots__ = ("exclude_publisher", "history", "publish", "publish_inside", "subscribe")
+    __slots__ = (
+        "delta_publish",
+        "exclude_publisher",
+        "history",
+        "publish",
+        "publish_inside",
+        "subscribe",
+    )
 
     def __init__(
         self, options: ChannelOptions, subscribe: tuple[Grant | None, Grant | None]
     ) -> None:
         self.subscribe = subscribe
         self.exclude_publisher = options.exclude_publisher
+        self.delta_publish = options.delta_publish
         self.history = history_settings(options)
         asks = options.publish_proxy_enabled
         self.publish, self.publish_inside = (

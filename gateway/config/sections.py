@@ -157,6 +157,8 @@ class ChannelOptions(Struct, frozen=True):
     force_recovery_mode: Literal["", "stream", "cache"] = ""
     auto_cache_recover: bool = False
     allow_tags_filter: bool = False
+    allowed_delta_types: list[Literal["fossil"]] = field(default_factory=list)
+    delta_publish: bool = False
     exclude_publisher: bool = False
     allow_subscribe_for_client: bool = False
     allow_subscribe_for_anonymous: bool = False

@@ -113,6 +113,7 @@ class Engine(ABC):
     ) -> StreamPosition:
         """Deliver to all nodes and, with ``history``, keep it: this sets ``publication.offset``.
 
+        ``publication.delta`` goes to the nodes, and is not set in what is kept.
         Returns the place of the publication, or an empty position without history; for one that
         was not made because of ``once``, the place that stands.
         """

@@ -146,6 +146,7 @@ class MemoryEngine(Engine):
             self._made[channel, once.key] = (self._clock() + IDEMPOTENCY_TTL, position)
         if self._events is not None:
             self._events.on_publication(channel, publication, position.epoch)
+        publication.delta = False
         return position
 
     async def publish_join(self, channel: str, info: ClientInfo) -> None:

@@ -103,6 +103,17 @@ class CentrifugeJson:
     def publication(self, channel: str, publication: Publication) -> bytes:
         return _encode(PushReply(Push(channel, pub=publication)))
 
+    def in_delta(self, publication: Publication, patch: bytes | None) -> Publication:
+        # What the client keeps as the base is the text of the data: it comes as a string of that.
+        text = (bytes(publication.data) if patch is None else patch).decode()
+        return Publication(
+            Raw(_encode(text)),
+            publication.info,
+            publication.offset,
+            publication.tags,
+            patch is not None,
+        )
+
     def join(self, channel: str, info: ClientInfo) -> bytes:
         return _encode(PushReply(Push(channel, join=WithInfo(info))))
 
