@@ -11,9 +11,10 @@ from collections.abc import Callable
 
 from gateway.channels.deltas import patch
 from gateway.channels.filters import TagFilter
+from gateway.channels.lagging import Lag, LagPolicy
 from gateway.model import ClientInfo, Publication, StreamPosition
 from gateway.protocols.base import ClientProtocol
-from gateway.session import Subscription
+from gateway.session import Session, Subscription
 from gateway.transports.base import GONE, Endpoint, Transport
 
 # How publications come to a subscriber.
@@ -59,6 +60,8 @@ class Channel:
         "base",
         "excludes_publisher",
         "joining",
+        "lag_policy",
+        "lagging",
         "live",
         "name",
         "newcomers",
@@ -72,6 +75,9 @@ class Channel:
         self.name = name
         self.live = False  # the engine delivers this channel to us
         self.excludes_publisher = False
+        self.lag_policy: LagPolicy | None = None  # None: slow readers are closed
+        # Slow readers, for whom publications wait; they are in no audience meanwhile.
+        self.lagging: dict[Transport, Lag] | None = None
         self.users = 0  # sessions that are in it or on their way into it
         self.subscribers: tuple[Audience, ...] = ()
         self.watchers: tuple[Audience, ...] = ()  # subscribers who are told of join and leave
@@ -85,7 +91,8 @@ class Channel:
 
     @property
     def num_subscribers(self) -> int:
-        return sum(len(each.members) for each in self.subscribers) + len(self.newcomers)
+        waiting = len(self.newcomers) + len(self.lagging or ())
+        return sum(len(each.members) for each in self.subscribers) + waiting
 
 
 def _add(
@@ -144,6 +151,8 @@ class Hub:
         self.deliveries = 0
         self.deltas = 0  # of them, those that were deltas
         self.gaps = 0
+        self.lagging = 0  # subscriptions whose client reads too slowly, now
+        self.dropped = 0  # publications left out for them
         self.on_gap: Callable[[list[Subscription]], None] = lambda lost: None
         self.transport_of: Callable[[str], Transport] = lambda client: GONE
 
@@ -194,6 +203,9 @@ class Hub:
     def remove(self, subscription: Subscription) -> None:
         """Take a session out of a channel that it is in."""
         channel, session = subscription.channel, subscription.session
+        if channel.lagging and session.transport in channel.lagging:
+            del channel.lagging[session.transport]
+            self.lagging -= 1
         terms, positioned = subscription.terms, subscription.positioned
         for form in _DELTAS if terms.delta else _PLAIN:
             channel.subscribers = _remove(
@@ -225,7 +237,7 @@ class Hub:
         audiences = known.subscribers
         if not is_new:
             audiences = tuple(each for each in audiences if not each.positioned)
-        if audiences:
+        if audiences or known.lagging:
             self._publish(known, audiences, publication)
 
     def _follow(self, channel: Channel, offset: int, epoch: str) -> bool:
@@ -290,7 +302,7 @@ class Hub:
         self, channel: Channel, audiences: tuple[Audience, ...], publication: Publication
     ) -> None:
         may_patch, publication.delta = publication.delta, False
-        if len(audiences) > 1 or audiences[0].filter is not None:
+        if len(audiences) > 1 or (audiences and audiences[0].filter is not None):
             audiences = tuple(
                 audience
                 for audience in audiences
@@ -303,6 +315,10 @@ class Hub:
             for audience in audiences:
                 left_out = left_out or audience.members.pop(publisher, None)
         try:
+            if channel.lag_policy is not None:
+                self._publish_lagging(channel, channel.lag_policy, audiences, publication)
+                # Who may lose nothing unknowingly is closed instead, and recovers.
+                audiences = tuple(audience for audience in audiences if audience.positioned)
             if len(audiences) > 1 or (audiences and audiences[0].form):
                 deltas = tuple(audience for audience in audiences if audience.form)
                 if deltas:
@@ -312,6 +328,66 @@ class Hub:
         finally:
             if left_out is not None:  # its audience may have lost all others meanwhile
                 channel.subscribers = _enter(channel.subscribers, left_out)
+
+    def _publish_lagging(
+        self,
+        channel: Channel,
+        policy: LagPolicy,
+        audiences: tuple[Audience, ...],
+        publication: Publication,
+    ) -> None:
+        """Send to those who read fast enough, and let it wait for the others."""
+        frames: dict[int, bytes] = {}
+
+        def frame_for(protocol: ClientProtocol) -> bytes:
+            frame = frames.get(id(protocol))
+            if frame is None:
+                frame = frames[id(protocol)] = protocol.publication(channel.name, publication)
+            return frame
+
+        lagging = channel.lagging
+        if lagging:
+            publisher = None
+            if channel.excludes_publisher and publication.info is not None:
+                publisher = self.transport_of(publication.info.client)
+            for transport, lag in lagging.items():
+                wanted = lag.subscription.terms.filter
+                if transport is publisher or (
+                    wanted is not None and not wanted.accepts(publication.tags)
+                ):
+                    continue
+                frame = frame_for(lag.subscription.session.endpoint.protocol)
+                self.dropped += lag.add(frame, publication.tags)
+        for audience in audiences:
+            if audience.positioned:
+                continue
+            frame = frame_for(audience.endpoint.protocol)
+            full = audience.endpoint.fan_out_ready(audience.members, frame)
+            self.deliveries += len(audience.members) - len(full)
+            for transport in full:
+                if lagging is None:
+                    lagging = channel.lagging = {}
+                subscription = audience.members.pop(transport)
+                lag = lagging[transport] = Lag(subscription, policy)
+                lag.add(frame, publication.tags)
+                self.lagging += 1
+
+    def drained(self, session: Session) -> None:
+        """A client's transport can take more again: what waited for it goes first."""
+        for subscription in session.subscriptions:
+            channel = subscription.channel
+            lagging = channel.lagging
+            lag = lagging.get(session.transport) if lagging else None
+            if lag is None or lagging is None:
+                continue
+            while (frame := lag.first()) is not None:
+                if session.endpoint.fan_out_ready((session.transport,), frame):
+                    return
+                lag.pop()
+                self.deliveries += 1
+            del lagging[session.transport]
+            self.lagging -= 1
+            channel.subscribers = _enter(channel.subscribers, subscription)
 
     def _publish_deltas(
         self,

@@ -21,6 +21,7 @@ from gateway.auth import InvalidToken, SubscriptionClaims, TokenExpired, TokenVe
 from gateway.channels import BadFilter, ChannelRules, TagFilter
 from gateway.channels.deltas import chain
 from gateway.channels.grants import Grant, Source, grant
+from gateway.channels.lagging import lag_policy
 from gateway.channels.recovery import recover_cache, recover_stream
 from gateway.codes import Disconnected, Refused, Unsubscribe
 from gateway.config import ChannelOptions, Config
@@ -151,6 +152,7 @@ class Membership:
         channel = hub.reserve(name)
         if not channel.live:
             channel.excludes_publisher = offer.exclude_publisher
+            channel.lag_policy = offer.lag_policy
             channel.live = True
         subscription = Subscription(session, channel, terms)
         if terms.presence:
@@ -295,7 +297,9 @@ class Membership:
         entered = False
         try:
             if not channel.live:
-                channel.excludes_publisher = self.rules.options_within(name).exclude_publisher
+                options = self.rules.options_within(name)
+                channel.excludes_publisher = options.exclude_publisher
+                channel.lag_policy = lag_policy(options)
                 await engine.subscribe(name)
                 channel.live = True
             if terms.presence:

@@ -14,6 +14,7 @@ from msgspec import structs
 from gateway import codes
 from gateway.channels.grants import Grant, Source, grant
 from gateway.channels.history import history_settings
+from gateway.channels.lagging import lag_policy
 from gateway.codes import Refused
 from gateway.config import ChannelOptions, Config, Namespace
 
@@ -46,6 +47,7 @@ class Offer:
         "delta_publish",
         "exclude_publisher",
         "history",
+        "lag_policy",
         "publish",
         "publish_inside",
         "subscribe",
@@ -56,6 +58,7 @@ class Offer:
     ) -> None:
         self.subscribe = subscribe
         self.exclude_publisher = options.exclude_publisher
+        self.lag_policy = lag_policy(options)
         self.delta_publish = options.delta_publish
         self.history = history_settings(options)
         asks = options.publish_proxy_enabled

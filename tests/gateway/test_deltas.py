@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import Raw
 
@@ -203,6 +203,7 @@ steps = st.lists(
 )
 
 
+@settings(max_examples=40)
 @given(steps)
 async def test_whoever_comes_and_goes_everybody_reads_the_same(
     steps: list[tuple[str, int]],
