@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, ClassVar
 
 from bench.deflate import NO_TAKEOVER, TAKEOVER, check_echo, messages_file
-from bench.dialects import PLAIN, flags, push_size
+from bench.dialects import PLAIN, flags, publish_commands, push_size, subscribe_commands
 from bench.peers import Peer
 from bench.process import BenchError, Load, memory, run_load
 
@@ -216,6 +216,35 @@ class Fanout(Case):
 
 
 @dataclass(frozen=True)
+class Commands(Case):
+    """Closed loop: every client of the gateway keeps `depth` commands in flight, each in a frame of
+    its own. With a `size`, it publishes that many bytes where nobody listens; without, it goes into
+    one of 32 channels and out again.
+    """
+
+    size: int = 0
+    depth: int = 16
+    connections: int = 100
+    role = "commands"
+    columns = (
+        Column("per_second", "commands/s", 0, "high"),
+        Column("server_cpu_us", "CPU us/command", 2, "low"),
+        *_LATENCY,
+    )
+
+    def run(self, peer: Peer, port: int, pid: int, seconds: float) -> Result:
+        options: dict[str, object] = {
+            "connections": self.connections,
+            "depth": self.depth,
+            "warmup": max(0.3, seconds / 4),
+            "duration": seconds,
+        }
+        asks = publish_commands(self.size) if self.size else subscribe_commands(32)
+        arguments = ["--mode", "echo", *flags(options), *peer.dialect.opening(), *asks]
+        return run_load(port, pid, arguments, seconds * 2 + 60)
+
+
+@dataclass(frozen=True)
 class Sweep(Case):
     """The gateway's heartbeat table alone; no server and no load."""
 
@@ -257,6 +286,15 @@ GATEWAY: tuple[Case, ...] = (
         envelope=True,
         rounds=20,
         interval=0.2,
+    ),
+    Commands(
+        "gateway-publish",
+        "Publications of 128 B where nobody listens, 100 clients, 16 commands in flight",
+        size=128,
+    ),
+    Commands(
+        "gateway-subscribe",
+        "Subscribe and unsubscribe, presence and join/leave on, 100 clients, 16 in flight",
     ),
     IdleMemory("gateway-memory", "Memory of 10,000 idle connections, the gateway's subscribed"),
     Sweep("sweep", "One heartbeat sweep over 100,000 connections"),

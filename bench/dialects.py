@@ -49,6 +49,31 @@ class _Centrifuge(Dialect):
         return [*self.opening(), "--match", '"pub":', "--publish", command]
 
 
+def _asking(*commands: tuple[str, str]) -> list[str]:
+    """Commands in turn, each padded to the length of the longest, and the answers to them."""
+    longest = max(len(ask) for ask, _ in commands)
+    arguments = []
+    for ask, answer in commands:
+        arguments += ["--ask", ask.ljust(longest), "--answer", answer]
+    return arguments
+
+
+def publish_commands(size: int) -> list[str]:
+    """Publications of `size` bytes of data where nobody listens, and their replies."""
+    command = f'{{"id":5,"publish":{{"channel":"quiet","data":{_data(size)}}}}}'
+    return _asking((command, '{"id":5,"publish":{}}'))
+
+
+def subscribe_commands(channels: int) -> list[str]:
+    """Into each of so many channels and out again, up to 32 of them, and the replies."""
+    commands = []
+    for number in range(channels):
+        for what in ("subscribe", "unsubscribe"):
+            command = f'{{"id":6,"{what}":{{"channel":"room-{number}"}}}}'
+            commands.append((command, f'{{"id":6,"{what}":{{}}}}'))
+    return _asking(*commands)
+
+
 PLAIN = _Plain("/", ("x" * 128,), "x" * 128)
 CENTRIFUGE = _Centrifuge(
     "/connection/websocket",

@@ -73,6 +73,8 @@ GOALS = (
     ),
     _rate("asgi-pipelined", "uvicorn_fastws", 3, "uvicorn_default"),
     _cpu("gateway-fanout", "gateway", 1.25),
+    Goal("publish: CPU", "gateway-publish", "gateway", "server_cpu_us", 5, True, unit="us"),
+    Goal("subscribe: CPU", "gateway-subscribe", "gateway", "server_cpu_us", 5, True, unit="us"),
     _memory("gateway-memory", "gateway", 1536),
     Goal("heartbeat sweep", "sweep", "gateway", "median_ms", 1, True, unit="ms"),
 )

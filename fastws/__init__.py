@@ -24,7 +24,7 @@ style.
 
 from __future__ import annotations
 
-from ._impl import PreparedMessage, broadcast, codec_name
+from ._impl import PreparedMessage, broadcast, broadcast_ready, codec_name
 from ._version import __version__
 from .authentication import basic_auth
 from .client import ClientConnection, connect, unix_connect
@@ -101,6 +101,7 @@ __all__ = [
     "__version__",
     "basic_auth",
     "broadcast",
+    "broadcast_ready",
     "codec_name",
     "connect",
     "serve",

@@ -54,6 +54,12 @@ class Settings:
     @property
     def connections(self) -> int: ...
 
+def broadcast_ready(
+    connections: Iterable[Core],
+    message: str | Buffer | PreparedMessage,
+    *,
+    text: bool | None = None,
+) -> list[Core]: ...
 def broadcast(
     connections: Iterable[Core],
     message: str | Buffer | PreparedMessage,

@@ -180,6 +180,34 @@ def broadcast(connections, message, *, text=None, raise_exceptions=False) -> Non
                 core.check_backlog()
 
 
+def broadcast_ready(connections, message, *, text=None) -> list:
+    """``broadcast`` to those that read fast enough; returns the open connections that it leaves out.
+
+    They are those whose queue is over the high-water mark of ``write_limit``. Their listener's ``on_drain`` is called
+    once it has fallen to the low one.
+    """
+    cdef PreparedMessage prepared
+    cdef Core core
+    cdef list full = []
+    if isinstance(message, PreparedMessage):
+        prepared = <PreparedMessage> message
+    else:
+        prepared = PreparedMessage(message, text)
+    for connection in list(connections):
+        core = <Core?> connection
+        if core._state == OPEN:
+            if core.box != NULL and core.box.total > core.settings.write_high:
+                full.append(core)
+                continue
+            if core._sending:
+                core._send_later(prepared, None)
+                continue
+            core.write_prepared(prepared)
+            if core.box != NULL and core.box.total > core.settings.write_high:
+                core.check_backlog()
+    return full
+
+
 cdef inline PyObject *call_back(
     PyObject *function, PyObject *receiver, PyObject *ws, PyObject *message
 ) noexcept:

@@ -21,6 +21,7 @@ __all__ = [
     "TransportCarrier",
     "Utf8Validator",
     "broadcast",
+    "broadcast_ready",
     "codec_name",
     "decode_utf8",
     "encode_close",
@@ -59,7 +60,7 @@ if TYPE_CHECKING or COMPILED:
         mask_inplace,
         parse_close,
     )
-    from ._core import Core, Settings, broadcast, own_send
+    from ._core import Core, Settings, broadcast, broadcast_ready, own_send
     from ._head import Head, parse_head
     from ._prepared import PreparedMessage
     from ._reactor import Reactor
@@ -82,6 +83,7 @@ else:
         Settings,
         TransportCarrier,
         broadcast,
+        broadcast_ready,
         own_send,
     )
     from ._pure.head import Head, parse_head

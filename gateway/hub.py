@@ -9,27 +9,43 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from gateway.channels.deltas import patch
 from gateway.channels.filters import TagFilter
+from gateway.channels.lagging import Lag, LagPolicy
 from gateway.model import ClientInfo, Publication, StreamPosition
 from gateway.protocols.base import ClientProtocol
-from gateway.session import Subscription
+from gateway.session import Session, Subscription
 from gateway.transports.base import GONE, Endpoint, Transport
+
+# How publications come to a subscriber.
+PLAIN = 0
+WHOLE = 1  # it takes deltas, and has no base for one yet
+DELTA = 2  # it has had the publication before
+_PLAIN, _DELTAS = (PLAIN,), (WHOLE, DELTA)
 
 
 class Audience:
     """Subscribers who get the same bytes: they came through the same door and want the same."""
 
-    __slots__ = ("endpoint", "filter", "members", "positioned")
+    __slots__ = ("endpoint", "filter", "form", "members", "positioned")
 
-    def __init__(self, endpoint: Endpoint, positioned: bool, wanted: TagFilter | None) -> None:
+    def __init__(
+        self, endpoint: Endpoint, positioned: bool, wanted: TagFilter | None, form: int
+    ) -> None:
+        self.form = form
         self.endpoint = endpoint
         self.positioned = positioned  # they are told when something was lost
         self.filter = wanted
         self.members: dict[Transport, Subscription] = {}
 
-    def is_for(self, endpoint: Endpoint, positioned: bool, wanted: TagFilter | None) -> bool:
+    def is_for(
+        self, endpoint: Endpoint, positioned: bool, wanted: TagFilter | None, form: int
+    ) -> bool:
         return (
-            self.endpoint is endpoint and self.positioned is positioned and self.filter == wanted
+            self.endpoint is endpoint
+            and self.positioned is positioned
+            and self.form == form
+            and (self.filter is wanted or self.filter == wanted)
         )
 
 
@@ -41,8 +57,11 @@ class Channel:
     """
 
     __slots__ = (
+        "base",
         "excludes_publisher",
         "joining",
+        "lag_policy",
+        "lagging",
         "live",
         "name",
         "newcomers",
@@ -56,10 +75,15 @@ class Channel:
         self.name = name
         self.live = False  # the engine delivers this channel to us
         self.excludes_publisher = False
+        self.lag_policy: LagPolicy | None = None  # None: slow readers are closed
+        # Slow readers, for whom publications wait; they are in no audience meanwhile.
+        self.lagging: dict[Transport, Lag] | None = None
         self.users = 0  # sessions that are in it or on their way into it
         self.subscribers: tuple[Audience, ...] = ()
         self.watchers: tuple[Audience, ...] = ()  # subscribers who are told of join and leave
         self.position: StreamPosition | None = None
+        # Data of the newest publication, once somebody takes deltas: what those in `DELTA` have.
+        self.base: bytes | None = None
         # What is published while a subscriber reads its history, for each of them.
         self.joining: tuple[list[Publication], ...] = ()
         # Subscribers whose history was ahead of what has come by here, and where it ended.
@@ -67,7 +91,8 @@ class Channel:
 
     @property
     def num_subscribers(self) -> int:
-        return sum(len(each.members) for each in self.subscribers) + len(self.newcomers)
+        waiting = len(self.newcomers) + len(self.lagging or ())
+        return sum(len(each.members) for each in self.subscribers) + waiting
 
 
 def _add(
@@ -75,15 +100,24 @@ def _add(
     subscription: Subscription,
     positioned: bool = False,
     wanted: TagFilter | None = None,
+    form: int = PLAIN,
 ) -> tuple[Audience, ...]:
     session = subscription.session
+    endpoint, transport = session.endpoint, session.transport
     for audience in audiences:
-        if audience.is_for(session.endpoint, positioned, wanted):
-            audience.members[session.transport] = subscription
+        if audience.is_for(endpoint, positioned, wanted, form):
+            audience.members[transport] = subscription
             return audiences
-    audience = Audience(session.endpoint, positioned, wanted)
-    audience.members[session.transport] = subscription
+    audience = Audience(endpoint, positioned, wanted, form)
+    audience.members[transport] = subscription
     return (*audiences, audience)
+
+
+def _enter(audiences: tuple[Audience, ...], subscription: Subscription) -> tuple[Audience, ...]:
+    """Let a subscriber have what follows; a delta only from a publication that comes to it here."""
+    terms = subscription.terms
+    form = WHOLE if terms.delta else PLAIN
+    return _add(audiences, subscription, subscription.positioned, terms.filter, form)
 
 
 def _remove(
@@ -91,12 +125,15 @@ def _remove(
     subscription: Subscription,
     positioned: bool = False,
     wanted: TagFilter | None = None,
+    form: int = PLAIN,
 ) -> tuple[Audience, ...]:
     session = subscription.session
     for audience in audiences:
-        if audience.is_for(session.endpoint, positioned, wanted):
+        if audience.is_for(session.endpoint, positioned, wanted, form):
             audience.members.pop(session.transport, None)
             if not audience.members:
+                if len(audiences) == 1:
+                    return ()
                 return tuple(other for other in audiences if other is not audience)
     return audiences
 
@@ -112,7 +149,10 @@ class Hub:
         self.channels: dict[str, Channel] = {}
         self.subscriptions = 0
         self.deliveries = 0
+        self.deltas = 0  # of them, those that were deltas
         self.gaps = 0
+        self.lagging = 0  # subscriptions whose client reads too slowly, now
+        self.dropped = 0  # publications left out for them
         self.on_gap: Callable[[list[Subscription]], None] = lambda lost: None
         self.transport_of: Callable[[str], Transport] = lambda client: GONE
 
@@ -147,28 +187,30 @@ class Hub:
         With ``position`` it has everything up to there, and gets what follows without a gap.
         """
         channel, session = subscription.channel, subscription.session
-        wanted = subscription.terms.filter
         session.subscriptions = (*session.subscriptions, subscription)
         self.subscriptions += 1
         if subscription.terms.push_join_leave:
             channel.watchers = _add(channel.watchers, subscription)
-        if position is None:
-            channel.subscribers = _add(channel.subscribers, subscription, False, wanted)
-            return
-        seen = channel.position
-        if seen is None:
-            channel.position = position
-        elif seen.epoch == position.epoch and seen.offset < position.offset:
-            channel.newcomers = (*channel.newcomers, (subscription, position.offset))
-            return
-        channel.subscribers = _add(channel.subscribers, subscription, True, wanted)
+        if position is not None:
+            seen = channel.position
+            if seen is None:
+                channel.position = position
+            elif seen.epoch == position.epoch and seen.offset < position.offset:
+                channel.newcomers = (*channel.newcomers, (subscription, position.offset))
+                return
+        channel.subscribers = _enter(channel.subscribers, subscription)
 
     def remove(self, subscription: Subscription) -> None:
         """Take a session out of a channel that it is in."""
         channel, session = subscription.channel, subscription.session
-        channel.subscribers = _remove(
-            channel.subscribers, subscription, subscription.positioned, subscription.terms.filter
-        )
+        if channel.lagging and session.transport in channel.lagging:
+            del channel.lagging[session.transport]
+            self.lagging -= 1
+        terms, positioned = subscription.terms, subscription.positioned
+        for form in _DELTAS if terms.delta else _PLAIN:
+            channel.subscribers = _remove(
+                channel.subscribers, subscription, positioned, terms.filter, form
+            )
         if channel.newcomers:
             channel.newcomers = tuple(
                 pair for pair in channel.newcomers if pair[0] is not subscription
@@ -195,7 +237,7 @@ class Hub:
         audiences = known.subscribers
         if not is_new:
             audiences = tuple(each for each in audiences if not each.positioned)
-        if audiences:
+        if audiences or known.lagging:
             self._publish(known, audiences, publication)
 
     def _follow(self, channel: Channel, offset: int, epoch: str) -> bool:
@@ -221,9 +263,7 @@ class Hub:
             if offset <= last:
                 channel.newcomers = (*channel.newcomers, (subscription, last))
             elif offset == last + 1:
-                channel.subscribers = _add(
-                    channel.subscribers, subscription, True, subscription.terms.filter
-                )
+                channel.subscribers = _enter(channel.subscribers, subscription)
             else:
                 lost.append(subscription)
         if lost:
@@ -261,7 +301,8 @@ class Hub:
     def _publish(
         self, channel: Channel, audiences: tuple[Audience, ...], publication: Publication
     ) -> None:
-        if len(audiences) > 1 or audiences[0].filter is not None:
+        may_patch, publication.delta = publication.delta, False
+        if len(audiences) > 1 or (audiences and audiences[0].filter is not None):
             audiences = tuple(
                 audience
                 for audience in audiences
@@ -274,12 +315,113 @@ class Hub:
             for audience in audiences:
                 left_out = left_out or audience.members.pop(publisher, None)
         try:
+            if channel.lag_policy is not None:
+                self._publish_lagging(channel, channel.lag_policy, audiences, publication)
+                # Who may lose nothing unknowingly is closed instead, and recovers.
+                audiences = tuple(audience for audience in audiences if audience.positioned)
+            if len(audiences) > 1 or (audiences and audiences[0].form):
+                deltas = tuple(audience for audience in audiences if audience.form)
+                if deltas:
+                    self._publish_deltas(channel, deltas, publication, may_patch)
+                    audiences = tuple(audience for audience in audiences if not audience.form)
             self._fan_out(audiences, lambda to: to.publication(channel.name, publication))
         finally:
             if left_out is not None:  # its audience may have lost all others meanwhile
-                channel.subscribers = _add(
-                    channel.subscribers, left_out, left_out.positioned, left_out.terms.filter
+                channel.subscribers = _enter(channel.subscribers, left_out)
+
+    def _publish_lagging(
+        self,
+        channel: Channel,
+        policy: LagPolicy,
+        audiences: tuple[Audience, ...],
+        publication: Publication,
+    ) -> None:
+        """Send to those who read fast enough, and let it wait for the others."""
+        frames: dict[int, bytes] = {}
+
+        def frame_for(protocol: ClientProtocol) -> bytes:
+            frame = frames.get(id(protocol))
+            if frame is None:
+                frame = frames[id(protocol)] = protocol.publication(channel.name, publication)
+            return frame
+
+        lagging = channel.lagging
+        if lagging:
+            publisher = None
+            if channel.excludes_publisher and publication.info is not None:
+                publisher = self.transport_of(publication.info.client)
+            for transport, lag in lagging.items():
+                wanted = lag.subscription.terms.filter
+                if transport is publisher or (
+                    wanted is not None and not wanted.accepts(publication.tags)
+                ):
+                    continue
+                frame = frame_for(lag.subscription.session.endpoint.protocol)
+                self.dropped += lag.add(frame, publication.tags)
+        for audience in audiences:
+            if audience.positioned:
+                continue
+            frame = frame_for(audience.endpoint.protocol)
+            full = audience.endpoint.fan_out_ready(audience.members, frame)
+            self.deliveries += len(audience.members) - len(full)
+            for transport in full:
+                if lagging is None:
+                    lagging = channel.lagging = {}
+                subscription = audience.members.pop(transport)
+                lag = lagging[transport] = Lag(subscription, policy)
+                lag.add(frame, publication.tags)
+                self.lagging += 1
+
+    def drained(self, session: Session) -> None:
+        """A client's transport can take more again: what waited for it goes first."""
+        for subscription in session.subscriptions:
+            channel = subscription.channel
+            lagging = channel.lagging
+            lag = lagging.get(session.transport) if lagging else None
+            if lag is None or lagging is None:
+                continue
+            while (frame := lag.first()) is not None:
+                if session.endpoint.fan_out_ready((session.transport,), frame):
+                    return
+                lag.pop()
+                self.deliveries += 1
+            del lagging[session.transport]
+            self.lagging -= 1
+            channel.subscribers = _enter(channel.subscribers, subscription)
+
+    def _publish_deltas(
+        self,
+        channel: Channel,
+        audiences: tuple[Audience, ...],
+        publication: Publication,
+        may_patch: bool,
+    ) -> None:
+        """Send a publication to those who take deltas: one delta for all who can have it."""
+        base, data = channel.base, bytes(publication.data)
+        channel.base = data
+        name = channel.name
+        ready = tuple(audience for audience in audiences if audience.form == DELTA)
+        delta = patch(base, data) if ready and may_patch else None
+        if delta is not None:
+            audiences = tuple(audience for audience in audiences if audience.form == WHOLE)
+            self.deltas += sum(len(audience.members) for audience in ready)
+            self._fan_out(ready, lambda to: to.publication(name, to.in_delta(publication, delta)))
+        self._fan_out(audiences, lambda to: to.publication(name, to.in_delta(publication, None)))
+        for audience in audiences:
+            if audience.form == WHOLE:
+                self._now_ready(channel, audience)
+
+    @staticmethod
+    def _now_ready(channel: Channel, audience: Audience) -> None:
+        """These have what is now the base."""
+        for other in channel.subscribers:
+            if other.is_for(audience.endpoint, audience.positioned, audience.filter, DELTA):
+                other.members.update(audience.members)
+                channel.subscribers = tuple(
+                    each for each in channel.subscribers if each is not audience
                 )
+                return
+        audience.form = DELTA
 
     def _fan_out(
         self, audiences: tuple[Audience, ...], encode: Callable[[ClientProtocol], bytes]

@@ -19,7 +19,9 @@ from gateway import codes
 from gateway.app.calls import AppCalls
 from gateway.auth import InvalidToken, SubscriptionClaims, TokenExpired, TokenVerifier
 from gateway.channels import BadFilter, ChannelRules, TagFilter
+from gateway.channels.deltas import chain
 from gateway.channels.grants import Grant, Source, grant
+from gateway.channels.lagging import lag_policy
 from gateway.channels.recovery import recover_cache, recover_stream
 from gateway.codes import Disconnected, Refused, Unsubscribe
 from gateway.config import ChannelOptions, Config
@@ -32,6 +34,7 @@ from gateway.model import (
     StreamPosition,
     Subscribed,
     SubscribeRequest,
+    is_plain,
 )
 from gateway.session import Session, Subscription, with_channel_info
 from gateway.stepping import start
@@ -122,6 +125,55 @@ class Membership:
         since = StreamPosition(request.offset, request.epoch) if request.recover else None
         return await self.enter(session, name, terms, since)
 
+    def subscribe_at_once(self, session: Session, request: SubscribeRequest) -> bool:
+        """Both `subscribe` and `joined`, if nothing has to be asked, read or waited for.
+
+        The reply is an empty `Subscribed`. False, with nothing done, where `subscribe` is to be
+        awaited, which may refuse. Raises `Refused`: 102, 107.
+        """
+        engine, info = self._engine.immediate, session.info
+        if engine is None or info is None or not is_plain(request):
+            return False
+        name, hub = request.channel, self._hub
+        offer = self.rules.offer(name)
+        terms = offer.subscribe[info.user != ""]
+        if terms is None:
+            return False
+        if session.subscriptions:
+            limit = self._client.channel_limit
+            if limit and len(session.subscriptions) >= limit:
+                return False
+            if session.find(hub.channels.get(name)) is not None:
+                return False
+        if terms.join_leave:
+            known = hub.channels.get(name)
+            if known is not None and known.watchers:
+                return False
+        channel = hub.reserve(name)
+        if not channel.live:
+            channel.excludes_publisher = offer.exclude_publisher
+            channel.lag_policy = offer.lag_policy
+            channel.live = True
+        subscription = Subscription(session, channel, terms)
+        if terms.presence:
+            engine.presence_add_now(name, subscription.info)
+        hub.add(subscription)
+        return True
+
+    def unsubscribe_at_once(self, session: Session, name: str) -> bool:
+        """`unsubscribe`, if nothing has to be waited for. False where it is to be awaited."""
+        channel = self._hub.channels.get(name)
+        subscription = session.find(channel)
+        if channel is None or subscription is None:
+            return True
+        engine, terms = self._engine.immediate, subscription.terms
+        if engine is None or (terms.join_leave and channel.watchers):
+            return False
+        self.remove(subscription)
+        if terms.presence:
+            engine.presence_remove_now(name, subscription.info)
+        return True
+
     async def _terms(
         self, session: Session, request: SubscribeRequest, options: ChannelOptions
     ) -> Grant:
@@ -145,6 +197,7 @@ class Membership:
             or request.join_leave
             or request.tf is not None
             or request.flag
+            or request.delta
         ):
             terms = copy(terms)
             self._grant_wishes(terms, session, request, options)
@@ -171,6 +224,12 @@ class Membership:
             except BadFilter as error:
                 log.info("bad filter", client=session.id, detail=str(error))
                 raise Refused(codes.BAD_REQUEST) from None
+        # A delta is from the publication before: only for those who miss none without being told.
+        terms.delta = (
+            request.delta in options.allowed_delta_types
+            and (terms.positioning or terms.recovery)
+            and terms.filter is None
+        )
 
     async def _claims(self, token: str) -> SubscriptionClaims:
         try:
@@ -234,11 +293,13 @@ class Membership:
         """
         hub, engine = self._hub, self._engine
         channel = hub.reserve(name)
-        subscription = Subscription(session, channel, terms, server_side=server_side)
+        subscription = Subscription(session, channel, terms, server_side)
         entered = False
         try:
             if not channel.live:
-                channel.excludes_publisher = self.rules.options_within(name).exclude_publisher
+                options = self.rules.options_within(name)
+                channel.excludes_publisher = options.exclude_publisher
+                channel.lag_policy = lag_policy(options)
                 await engine.subscribe(name)
                 channel.live = True
             if terms.presence:
@@ -246,6 +307,10 @@ class Membership:
             position, result = None, Subscribed()
             if subscription.positioned:
                 position, result = await self._catch_up(channel, terms, since)
+                if terms.delta:
+                    result.delta = True
+                    protocol = session.endpoint.protocol
+                    result.publications = chain(protocol, result.publications)
             if session.ended:
                 raise Refused(codes.EXPIRED)  # nobody is there to read it
             if session.find(channel) is not None:

@@ -53,6 +53,7 @@ class NodeCollector(Collector):
             ("users", "Users with at least one client.", self._node.clients.num_users),
             ("channels", "Channels with at least one subscriber here.", len(hub.channels)),
             ("subscriptions", "Subscriptions of all clients.", hub.subscriptions),
+            ("lagging", "Subscriptions whose client reads too slowly.", hub.lagging),
         )
         for name, text, value in gauges:
             yield GaugeMetricFamily(f"fastws_{name}", text, value)
@@ -60,6 +61,8 @@ class NodeCollector(Collector):
             ("frames_received", "Frames received from clients.", counters.frames_in),
             ("replies_sent", "Frames sent in answer to one client.", counters.replies),
             ("deliveries", "Channel events handed to subscribers.", hub.deliveries),
+            ("deltas", "Of them, those that were deltas.", hub.deltas),
+            ("dropped", "Publications left out for slow readers.", hub.dropped),
             ("publications", "Publications accepted.", counters.publications),
             ("origins_refused", "Connections of pages that may not.", counters.refused_origins),
             ("recoveries", "Subscriptions that asked for what they missed.", members.recoveries),

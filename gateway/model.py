@@ -31,6 +31,8 @@ class Publication(Struct, gc=False, omit_defaults=True):
     info: ClientInfo | None = None  # the publisher, when it is a client
     offset: int = 0  # place in the channel's history, from 1; 0 without history
     tags: dict[str, str] | None = None
+    # On its way to a node's hub: it may be sent as a delta. In a push: the data is a delta.
+    delta: bool = False
 
 
 class StreamPosition(Struct, frozen=True, gc=False):
@@ -61,6 +63,21 @@ class SubscribeRequest(Struct, gc=False):
     join_leave: bool = False
     tf: FilterNode | None = None  # which publications, by their tags
     flag: int = 0  # bits, see `MUST_RECOVER`
+    delta: str = ""  # the kind of delta that it understands
+
+
+def is_plain(request: SubscribeRequest) -> bool:
+    """Whether a request is for what a channel gives to everybody, from now on."""
+    return not (
+        request.token
+        or request.recover
+        or request.positioned
+        or request.recoverable
+        or request.join_leave
+        or request.tf is not None
+        or request.flag
+        or request.delta
+    )
 
 
 # In `SubscribeRequest.flag`: rather an error than a subscription that has missed something.
@@ -80,6 +97,7 @@ class Subscribed(Struct, gc=False, omit_defaults=True):
     positioned: bool = False
     data: Raw | UnsetType = UNSET
     was_recovering: bool = False
+    delta: bool = False  # publications come in the form for deltas
 
 
 class Expiry(Struct, frozen=True, gc=False, omit_defaults=True):

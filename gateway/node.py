@@ -20,10 +20,11 @@ from gateway.auth import (
     TokenVerifier,
 )
 from gateway.channels import ChannelRules
+from gateway.channels.history import history_settings
 from gateway.clients import Clients
 from gateway.codes import Disconnect, Refused
 from gateway.config import ChannelOptions, Config
-from gateway.engines import Engine, HistoryQuery, HistorySettings, Once
+from gateway.engines import Engine, HistoryQuery, Once
 from gateway.heartbeat import Heartbeat
 from gateway.hub import Hub
 from gateway.ids import new_id
@@ -208,11 +209,13 @@ class Node:
         tags: dict[str, str] | None = None,
         skip_history: bool = False,
         once: Once | None = None,
+        delta: bool = False,
     ) -> StreamPosition:
         """Publish valid JSON in a channel, as a client or on the backend's account.
 
-        ``tags`` are for filters of subscribers. Raises `Refused`: 102 no such namespace, 103 not
-        allowed, 107 bad name, 100 engine.
+        ``tags`` are for filters of subscribers. With ``delta`` those who can take it get what
+        changed since the last publication, where that is shorter. Raises `Refused`: 102 no such
+        namespace, 103 not allowed, 107 bad name, 100 engine.
         """
         info = None
         if session is None:
@@ -233,16 +236,40 @@ class Node:
             ):
                 raise Refused(codes.PERMISSION_DENIED)
         self.counters.publications += 1
-        history = None if skip_history else _history(options)
-        return await self.engine.publish(name, Publication(data, info, 0, tags), history, once)
+        history = None if skip_history else history_settings(options)
+        publication = Publication(data, info, 0, tags, delta or options.delta_publish)
+        return await self.engine.publish(name, publication, history, once)
+
+    def publish_at_once(self, session: Session, name: str, data: Raw) -> bool:
+        """`publish` for a client, if nothing has to be waited for.
+
+        False, with nothing done, where `publish` is to be awaited, which may refuse. Raises
+        `Refused`: 102, 107.
+        """
+        engine = self.engine.immediate
+        if engine is None:
+            return False
+        offer = self.rules.offer(name)
+        info = session.info
+        assert info is not None, "the client has connected"
+        may = offer.publish
+        if session.subscriptions:
+            subscription = session.find(self.hub.channels.get(name))
+            if subscription is not None:
+                info = subscription.info
+                may = offer.publish_inside
+        if not may[info.user != ""]:
+            return False
+        self.counters.publications += 1
+        publication = Publication(data, info, 0, None, offer.delta_publish)
+        engine.publish_now(name, publication, offer.history)
+        return True
 
     def _transport_of(self, client: str) -> Transport:
         session = self.clients.get(client)
         return session.transport if session is not None else GONE
 
-    async def rpc(
-        self, session: Session, method: str, data: Raw | UnsetType
-    ) -> Raw | UnsetType:
+    async def rpc(self, session: Session, method: str, data: Raw | UnsetType) -> Raw | UnsetType:
         """Ask the application. Raises `Refused`: 104 when there is none, or what it says."""
         if not self.app.handles("rpc"):
             raise Refused(codes.METHOD_NOT_FOUND)
@@ -293,7 +320,7 @@ class Node:
         Raises `Refused`: 102, 103 not allowed, 107, 108 where history is off, 112 when
         ``query.since`` is of another epoch, 100 engine.
         """
-        settings = self._readable(name, session, self.rules.may_see_history, _history)
+        settings = self._readable(name, session, self.rules.may_see_history, history_settings)
         assert settings is not None
         most = self.config.client.history_max_publication_limit
         if session is not None and most and not 0 <= query.limit <= most:
@@ -306,15 +333,9 @@ class Node:
 
     async def history_remove(self, name: str) -> None:
         """Forget what a channel keeps. Raises `Refused`: 102, 107, 108, 100."""
-        self._readable(name, None, self.rules.may_see_history, _history)
+        self._readable(name, None, self.rules.may_see_history, history_settings)
         await self.engine.history_remove(name)
 
 
 def _presence(options: ChannelOptions) -> bool:
     return options.presence
-
-
-def _history(options: ChannelOptions) -> HistorySettings | None:
-    if options.history_size and options.history_ttl:
-        return HistorySettings(options.history_size, options.history_ttl)
-    return None

@@ -40,16 +40,17 @@ class Subscription:
     )
 
     def __init__(
-        self, session: Session, channel: Channel, terms: Grant, *, server_side: bool
+        self, session: Session, channel: Channel, terms: Grant, server_side: bool = False
     ) -> None:
-        assert session.info is not None, "the client has connected"
+        info = session.info
+        assert info is not None, "the client has connected"
         self.session = session
         self.channel = channel
         self.terms = terms
         self.server_side = server_side  # the client did not ask for it
         self.positioned = terms.positioning or terms.recovery
         self.expire_at = terms.expire_at
-        self.info = with_channel_info(session.info, terms.info)
+        self.info = info if terms.info is UNSET else with_channel_info(info, terms.info)
 
 
 def with_channel_info(info: ClientInfo, chan_info: Raw | UnsetType) -> ClientInfo:

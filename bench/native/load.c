@@ -3,6 +3,8 @@
  *   echo       closed loop: every connection keeps --depth messages in flight. Echoes that one read
  *              completes are answered by as many new messages in one send(). Length and opcode of
  *              every echo are checked, the content of every --verify-th, its first bytes always.
+ *              With --ask TEXT and --answer TEXT, as many of each, the messages are the asks in turn,
+ *              padded by the caller to one length, and what must come back are the answers.
  *   idle       opens connections and holds them until a line or the end of standard input.
  *   handshake  connect, upgrade, reset, again: --opening at a time.
  *   fanout     connections that receive; the first one publishes, and a round ends when every
@@ -27,7 +29,7 @@
 
 #include <getopt.h>
 
-enum { READ_SIZE = 256 * 1024, EVENTS = 512, MAX_PIDS = 64, MAX_HELLO = 8, STDIN = UINT32_MAX };
+enum { READ_SIZE = 256 * 1024, EVENTS = 512, MAX_PIDS = 64, MAX_HELLO = 8, MAX_ASKS = 64, STDIN = UINT32_MAX };
 enum mode { ECHO, IDLE, HANDSHAKE, FANOUT };
 enum state { CLOSED, UPGRADING, GREETING, OPEN };
 enum { SECOND = 1000000000 };
@@ -42,6 +44,8 @@ static struct {
     uint64_t warmup, duration, interval, timeout;
     const char *hello[MAX_HELLO], *ready, *match, *publish;
     int hellos;
+    const char *ask[MAX_ASKS], *answer[MAX_ASKS];
+    uint32_t asks, answers;
     clockid_t server[MAX_PIDS];
     pid_t server_pid[MAX_PIDS];
     int servers;
@@ -192,7 +196,8 @@ static uint32_t load_payloads(const char *path) {
 static void ring_setup(void) {
     size_t count = (256 * 1024) / (opt.size + 1);
     ring.count = count < 2 ? 2 : count > 64 ? 64 : (uint32_t)count;
-    ring.first = 0x80 | (is_binary() ? OP_BINARY : OP_TEXT);
+    ring.first = 0x80 | (is_binary() && !opt.asks ? OP_BINARY : OP_TEXT);
+    if (opt.asks) ring.count = MAX_ASKS / opt.asks * opt.asks;
     if (opt.messages != NULL) {
         ring.count = load_payloads(opt.messages);
         ring.first |= RSV1;
@@ -203,7 +208,10 @@ static void ring_setup(void) {
     uint8_t *p = ring.frames;
     for (uint32_t i = 0; i < ring.count + opt.depth; i++) {
         uint8_t *payload = ring.payloads + (i % ring.count) * opt.size;
-        if (i < ring.count && opt.messages == NULL) fill_payload(payload, opt.size, opt.payload);
+        if (i < ring.count && opt.asks)
+            memcpy(payload, opt.ask[i % opt.asks], opt.size);
+        else if (i < ring.count && opt.messages == NULL)
+            fill_payload(payload, opt.size, opt.payload);
         if (i < ring.count)
             ring.frame_size = put_frame(p, ring.first, payload, opt.size);
         else /* the same bytes: what was cut in the one may go on in the other */
@@ -473,10 +481,25 @@ static void frame_done(struct conn *c, const uint8_t *data, size_t len, uint64_t
         on_message(c, data, len, now);
 }
 
+/* Whether the frame that is coming answers a message of the ring: not control, not the greeting. */
+static bool is_answer(const struct conn *c) {
+    return opt.mode == ECHO && c->state == OPEN && !(c->frame.first & 8);
+}
+
+/* What a connection has to get next. */
+static const uint8_t *expected_answer(const struct conn *c) {
+    if (opt.asks) return (const uint8_t *)opt.answer[c->next_recv % opt.asks];
+    return ring.payloads + c->next_recv * opt.size;
+}
+
+static size_t expected_size(const struct conn *c) {
+    return opt.asks ? strlen(opt.answer[c->next_recv % opt.asks]) : opt.size;
+}
+
 /* Part of an echo, beginning at offset of its payload. */
 static void check_echo(const struct conn *c, const uint8_t *data, size_t len, uint64_t offset) {
     static uint32_t turn;
-    const uint8_t *expected = ring.payloads + c->next_recv * opt.size + offset;
+    const uint8_t *expected = expected_answer(c) + offset;
     if (offset == 0 && ++turn >= opt.verify) turn = 0;
     if (turn != 0) len = offset ? 0 : len < 16 ? len : 16;
     if (UNLIKELY(memcmp(data, expected, len) != 0)) mismatches++;
@@ -514,8 +537,8 @@ static uint32_t consume(struct conn *c, const uint8_t *p, size_t n, uint64_t now
             c->head_len = 0;
             c->left = c->frame.len;
             c->in_frame = true;
-            if (opt.mode == ECHO && !(c->frame.first & 8) &&
-                (c->frame.first != ring.first || (!compressed && c->frame.len != opt.size))) {
+            if (is_answer(c) &&
+                (c->frame.first != ring.first || (!compressed && c->frame.len != expected_size(c)))) {
                 mismatches++;
                 errno = EPROTO;
                 failed(c, "an echo of another type or length");
@@ -524,7 +547,7 @@ static uint32_t consume(struct conn *c, const uint8_t *p, size_t n, uint64_t now
         }
         size_t have = (size_t)(end - p);
         size_t take = have < c->left ? have : (size_t)c->left;
-        if (opt.mode == ECHO && !(c->frame.first & 8)) {
+        if (is_answer(c)) {
             if (!(c->frame.first & RSV1)) check_echo(c, p, take, c->frame.len - c->left);
             received_bytes += take;
             p += take;
@@ -775,6 +798,7 @@ static const struct option options[] = {
     {"match", 1, NULL, 'M'},      {"publish", 1, NULL, 'b'},  {"interval", 1, NULL, 'I'},
     {"burst", 1, NULL, 'B'},      {"rounds", 1, NULL, 'R'},   {"warmup-rounds", 1, NULL, 'W'},
     {"tls", 0, NULL, 'S'},        {"deflate", 1, NULL, 'D'},  {"messages", 1, NULL, 'F'},
+    {"ask", 1, NULL, 'a'},        {"answer", 1, NULL, 'A'},
     {0}};
 
 static void parse_mode(const char *text) {
@@ -804,6 +828,19 @@ static void add_server(const char *text) {
     if (opt.servers == MAX_PIDS) die("too many --pid");
     if ((errno = clock_getcpuclockid(pid, &opt.server[opt.servers])) != 0) die("--pid");
     opt.server_pid[opt.servers++] = pid;
+}
+
+static void check_asks(void) {
+    if (opt.asks != opt.answers) {
+        fprintf(stderr, "--ask and --answer: as many of the one as of the other\n");
+        exit(2);
+    }
+    if (opt.asks) opt.size = strlen(opt.ask[0]);
+    for (uint32_t i = 0; i < opt.asks; i++) {
+        if (strlen(opt.ask[i]) == opt.size && opt.size > 0) continue;
+        fprintf(stderr, "--ask: all of one length\n");
+        exit(2);
+    }
 }
 
 static void parse_arguments(int argc, char **argv) {
@@ -838,9 +875,18 @@ static void parse_arguments(int argc, char **argv) {
         case 'S': opt.tls = true; break;
         case 'D': opt.deflate = optarg; break;
         case 'F': opt.messages = optarg; break;
+        case 'a':
+            if (opt.asks == MAX_ASKS) die("too many --ask");
+            opt.ask[opt.asks++] = optarg;
+            break;
+        case 'A':
+            if (opt.answers == MAX_ASKS) die("too many --answer");
+            opt.answer[opt.answers++] = optarg;
+            break;
         case 'W': opt.warmup_rounds = (uint32_t)number_argument(name, optarg, 0, 1000); break;
         }
     }
+    check_asks();
     if (opt.verify == 0) opt.verify = opt.size <= 4096 ? 1 : 8;
     if (opt.mode == HANDSHAKE) opt.connections = opt.opening;
     if (opt.messages != NULL && opt.deflate == NULL) {

@@ -98,7 +98,7 @@ PEERS = {
             "gateway",
             "gateway",
             ("gateway", "uvloop", "numpy"),
-            ("idle", "broadcast", "sweep"),
+            ("idle", "broadcast", "commands", "sweep"),
             CENTRIFUGE,
         ),
     )

@@ -36,7 +36,8 @@ def parse() -> Options:
     """Reads the command line."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--role", choices=("echo", "idle", "broadcast", "asgi"), default="echo")
+    roles = ("echo", "idle", "broadcast", "commands", "asgi")
+    parser.add_argument("--role", choices=roles, default="echo")
     parser.add_argument("--tls", metavar="PEM")
     parser.add_argument("--deflate", action="store_true")
     arguments = parser.parse_args()

@@ -19,7 +19,7 @@ import pytest
 
 from bench.certificate import certificate
 from bench.deflate import NO_TAKEOVER, TAKEOVER, check_echo, messages, messages_file
-from bench.dialects import CENTRIFUGE, push_size
+from bench.dialects import CENTRIFUGE, push_size, subscribe_commands
 from bench.native import program
 from bench.process import BenchError, free_port, peer_command, run_load, server
 
@@ -313,6 +313,18 @@ def test_load_speaks_centrifuge(tmp_path: Path) -> None:
         result = run_load(port, pid, [*arguments, *CENTRIFUGE.publishing(128)], 30)
     assert result["deliveries"] == 30 * 5
     assert result["bytes_per_delivery"] == push_size(128)
+
+
+def test_load_compares_answers_to_commands(tmp_path: Path) -> None:
+    """The gateway answers these; something else is seen at once."""
+    options = [*CENTRIFUGE.opening(), "--connections", "3", "--depth", "4"]
+    options += ["--warmup", "0", "--duration", "0.3"]
+    port = free_port()
+    with server(peer_command("gateway", port), port, tmp_path / "log") as pid:
+        result = run_load(port, pid, [*options, *subscribe_commands(3)], 30)
+        assert result["messages"] > 100
+        with pytest.raises(BenchError):
+            run_load(port, pid, [*options, "--ask", '{"id":5,"ping":{}}', "--answer", "{}"], 30)
 
 
 def test_the_runner_leaves_no_server_behind(tmp_path: Path) -> None:

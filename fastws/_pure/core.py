@@ -206,6 +206,36 @@ def broadcast(
                 core._check_backlog()
 
 
+def broadcast_ready(
+    connections: Iterable[Core],
+    message: str | Buffer | PreparedMessage,
+    *,
+    text: bool | None = None,
+) -> list[Core]:
+    """``broadcast`` to those that read fast enough; returns the open connections it leaves out.
+
+    They are those whose queue is over the high-water mark of ``write_limit``. Their listener's
+    ``on_drain`` is called once it has fallen to the low one.
+    """
+    if not isinstance(message, PreparedMessage):
+        message = PreparedMessage(message, text)
+    full = []
+    for core in list(connections):
+        if not isinstance(core, Core):
+            raise TypeError(f"not a connection: {type(core).__name__}")
+        if core._state == _OPEN:
+            if core._queued > core.settings.write_high:
+                full.append(core)
+                continue
+            if core._sending:
+                core._send_later(message, None)
+                continue
+            core._write_prepared(message)
+            if core._queued > core.settings.write_high:
+                core._check_backlog()
+    return full
+
+
 def own_send(connection: type[Core]) -> None:
     """Only the compiled core gains from a method of the class's own."""
 

@@ -40,6 +40,7 @@ class PublishRequest(Struct):
     idempotency_key: str = ""
     version: _Version = 0
     version_epoch: str = ""
+    delta: bool = False
 
 
 class PublishResult(Struct, omit_defaults=True):
@@ -60,6 +61,7 @@ class BroadcastRequest(Struct):
     idempotency_key: str = ""
     version: _Version = 0
     version_epoch: str = ""
+    delta: bool = False
 
 
 class PublishResponse(Struct, omit_defaults=True):

@@ -94,7 +94,12 @@ class Api:
         if request.idempotency_key or request.version:
             once = Once(request.idempotency_key, request.version, request.version_epoch)
         place = await self._node.publish(
-            channel, data, tags=request.tags, skip_history=request.skip_history, once=once
+            channel,
+            data,
+            tags=request.tags,
+            skip_history=request.skip_history,
+            once=once,
+            delta=request.delta,
         )
         return PublishResult(place.offset, place.epoch)
 

@@ -41,6 +41,7 @@ class Grant(Struct, gc=False):
     data: Raw | UnsetType = UNSET  # told to the client when it is subscribed
     expire_at: float = 0.0  # Unix time; 0 for never
     filter: TagFilter | None = None
+    delta: bool = False  # publications come as deltas where that is shorter
 
 
 def grant(options: ChannelOptions, source: Source, override: Override | None = None) -> Grant:

@@ -13,6 +13,8 @@ from msgspec import structs
 
 from gateway import codes
 from gateway.channels.grants import Grant, Source, grant
+from gateway.channels.history import history_settings
+from gateway.channels.lagging import lag_policy
 from gateway.codes import Refused
 from gateway.config import ChannelOptions, Config, Namespace
 
@@ -31,6 +33,42 @@ _OPEN = {
         for whom in ("client", "anonymous")
     },
 }
+
+
+class Offer:
+    """What a channel offers to every client alike, worked out once for each name.
+
+    ``subscribe`` has the terms for anonymous clients and for users, in this order; None where it
+    depends on more than that, or is refused. ``publish`` says in the same order whether all may
+    publish, and ``publish_inside`` whether subscribers may.
+    """
+
+    __slots__ = (
+        "delta_publish",
+        "exclude_publisher",
+        "history",
+        "lag_policy",
+        "publish",
+        "publish_inside",
+        "subscribe",
+    )
+
+    def __init__(
+        self, options: ChannelOptions, subscribe: tuple[Grant | None, Grant | None]
+    ) -> None:
+        self.subscribe = subscribe
+        self.exclude_publisher = options.exclude_publisher
+        self.lag_policy = lag_policy(options)
+        self.delta_publish = options.delta_publish
+        self.history = history_settings(options)
+        asks = options.publish_proxy_enabled
+        self.publish, self.publish_inside = (
+            (
+                not asks and ChannelRules.may_publish(options, "", inside),
+                not asks and ChannelRules.may_publish(options, "somebody", inside),
+            )
+            for inside in (False, True)
+        )
 
 
 def _bytes(name: str) -> int:
@@ -56,6 +94,7 @@ class ChannelRules:
             if options.channel_regex
         }
         self._known: dict[str, ChannelOptions] = {}
+        self._offers: dict[str, Offer] = {}
         self._terms: dict[tuple[int, Source], Grant] = {}  # by the options, which stay
         feature = config.client.subscribe_to_user_personal_channel
         namespace_name = feature.personal_channel_namespace
@@ -137,6 +176,28 @@ class ChannelRules:
         elif not channel.isascii():
             raise Refused(codes.BAD_REQUEST)
         return options
+
+    def offer(self, channel: str) -> Offer:
+        """What a channel that a client names offers to all. Raises `Refused` as `check`."""
+        offer = self._offers.get(channel)
+        if offer is None:
+            options = self.check(channel)
+            terms = [self._plain_terms(channel, options, user) for user in ("", "somebody")]
+            offer = Offer(options, (terms[0], terms[1]))
+            if len(self._offers) >= _REMEMBERED:
+                self._offers.clear()
+            self._offers[channel] = offer
+        return offer
+
+    def _plain_terms(self, channel: str, options: ChannelOptions, user: str) -> Grant | None:
+        """The terms for any such user, if they come from the options and need no history read."""
+        limited = options.allow_user_limited_channels and self._is_user_limited(channel)
+        if (limited and not self._dev) or self.asks_app(channel, options):
+            return None
+        if not self.may_subscribe(channel, options, user):
+            return None
+        terms = self.terms(channel, options)
+        return None if terms.positioning or terms.recovery or terms.push_join_leave else terms
 
     # -- permissions: a client's user id, and whether it is in the channel
 

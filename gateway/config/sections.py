@@ -157,7 +157,12 @@ class ChannelOptions(Struct, frozen=True):
     force_recovery_mode: Literal["", "stream", "cache"] = ""
     auto_cache_recover: bool = False
     allow_tags_filter: bool = False
+    allowed_delta_types: list[Literal["fossil"]] = field(default_factory=list)
+    delta_publish: bool = False
     exclude_publisher: bool = False
+    slow_reader: Literal["close", "drop_oldest", "latest"] = "close"
+    slow_reader_queue: Annotated[int, Meta(ge=1, le=10000)] = 100
+    slow_reader_key: str = ""
     allow_subscribe_for_client: bool = False
     allow_subscribe_for_anonymous: bool = False
     allow_publish_for_client: bool = False

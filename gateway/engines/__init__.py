@@ -1,6 +1,15 @@
 """Engines: broker, history and presence behind one interface."""
 
-from gateway.engines.base import Engine, Events, HistoryQuery, HistorySettings, Once
+from gateway.channels.history import HistorySettings
+from gateway.engines.base import Engine, Events, HistoryQuery, Immediate, Once
 from gateway.engines.memory import MemoryEngine
 
-__all__ = ["Engine", "Events", "HistoryQuery", "HistorySettings", "MemoryEngine", "Once"]
+__all__ = [
+    "Engine",
+    "Events",
+    "HistoryQuery",
+    "HistorySettings",
+    "Immediate",
+    "MemoryEngine",
+    "Once",
+]

@@ -20,14 +20,8 @@ from typing import Protocol
 
 from msgspec import Struct
 
+from gateway.channels.history import HistorySettings
 from gateway.model import ClientInfo, PresenceStats, Publication, StreamPosition
-
-
-class HistorySettings(Struct, frozen=True):
-    """How much history a channel keeps: ``size`` publications, each for ``ttl`` seconds."""
-
-    size: int
-    ttl: float
 
 
 class HistoryQuery(Struct, frozen=True):
@@ -69,8 +63,34 @@ class Events(Protocol):
     def on_leave(self, channel: str, info: ClientInfo) -> None: ...
 
 
+class Immediate(Protocol):
+    """Operations of an engine that never waits, because this node is the only one.
+
+    They are those of `Engine`, as plain functions. Nobody else subscribes or watches: the node need
+    not tell such an engine of subscriptions, nor of who comes and goes where nobody here is told.
+    """
+
+    def publish_now(
+        self,
+        channel: str,
+        publication: Publication,
+        history: HistorySettings | None,
+        once: Once | None = None,
+    ) -> StreamPosition: ...
+
+    def presence_add_now(self, channel: str, info: ClientInfo) -> None: ...
+
+    def presence_remove_now(self, channel: str, info: ClientInfo) -> None: ...
+
+
 class Engine(ABC):
-    """Broker, history and presence of one node."""
+    """Broker, history and presence of one node.
+
+    ``immediate`` is what spares the commonest commands a coroutine for each operation, where the
+    engine can do without.
+    """
+
+    immediate: Immediate | None = None
 
     @abstractmethod
     async def start(self, events: Events) -> None:
@@ -93,6 +113,7 @@ class Engine(ABC):
     ) -> StreamPosition:
         """Deliver to all nodes and, with ``history``, keep it: this sets ``publication.offset``.
 
+        ``publication.delta`` goes to the nodes, and is not set in what is kept.
         Returns the place of the publication, or an empty position without history; for one that
         was not made because of ``once``, the place that stands.
         """

@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterable
 from heapq import heappop, heappush
 from itertools import islice
 
+from gateway.channels.history import HistorySettings
 from gateway.engines.base import (
     IDEMPOTENCY_TTL,
     Engine,
     Events,
     HistoryQuery,
-    HistorySettings,
     Once,
 )
 from gateway.model import ClientInfo, PresenceStats, Publication, StreamPosition
@@ -22,6 +22,9 @@ from gateway.model import ClientInfo, PresenceStats, Publication, StreamPosition
 # A stream that lost its last publication is kept this long, so that a client that was away can
 # learn that it missed something (Centrifugo's history_meta_ttl).  Seconds.
 META_TTL = 720 * 3600.0
+
+
+_NOWHERE = StreamPosition()
 
 
 class _Stream:
@@ -88,6 +91,7 @@ class MemoryEngine(Engine):
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.immediate = self
         self._clock = clock
         self._events: Events | None = None
         self._presence: dict[str, dict[str, ClientInfo]] = {}
@@ -117,11 +121,20 @@ class MemoryEngine(Engine):
         history: HistorySettings | None,
         once: Once | None = None,
     ) -> StreamPosition:
+        return self.publish_now(channel, publication, history, once)
+
+    def publish_now(
+        self,
+        channel: str,
+        publication: Publication,
+        history: HistorySettings | None,
+        once: Once | None = None,
+    ) -> StreamPosition:
         if once is not None:
             made = self._made.get((channel, once.key)) if once.key else None
             if made is not None and self._clock() < made[0]:
                 return made[1]
-        position = StreamPosition()
+        position = _NOWHERE
         if history is not None:
             stream = self._stream(channel, history)
             if once is not None and stream.outdates(once):
@@ -133,6 +146,7 @@ class MemoryEngine(Engine):
             self._made[channel, once.key] = (self._clock() + IDEMPOTENCY_TTL, position)
         if self._events is not None:
             self._events.on_publication(channel, publication, position.epoch)
+        publication.delta = False
         return position
 
     async def publish_join(self, channel: str, info: ClientInfo) -> None:
@@ -152,9 +166,19 @@ class MemoryEngine(Engine):
     # -- presence
 
     async def presence_add(self, channel: str, info: ClientInfo) -> None:
-        self._presence.setdefault(channel, {})[info.client] = info
+        self.presence_add_now(channel, info)
+
+    def presence_add_now(self, channel: str, info: ClientInfo) -> None:
+        present = self._presence.get(channel)
+        if present is None:
+            self._presence[channel] = {info.client: info}
+        else:
+            present[info.client] = info
 
     async def presence_remove(self, channel: str, info: ClientInfo) -> None:
+        self.presence_remove_now(channel, info)
+
+    def presence_remove_now(self, channel: str, info: ClientInfo) -> None:
         present = self._presence.get(channel)
         if present is not None:
             present.pop(info.client, None)

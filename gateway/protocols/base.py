@@ -24,6 +24,12 @@ class ClientProtocol(Protocol):
     def publication(self, channel: str, publication: Publication) -> bytes:
         """The frame that brings a publication to the subscribers of a channel."""
 
+    def in_delta(self, publication: Publication, patch: bytes | None) -> Publication:
+        """A publication in the form for clients that take deltas: as ``patch``, whole if None.
+
+        It is a copy, which this protocol writes as it writes any publication.
+        """
+
     def join(self, channel: str, info: ClientInfo) -> bytes:
         """The frame that tells that a client came into a channel."""
 

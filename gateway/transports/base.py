@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any, Protocol
 
 from gateway.protocols.base import ClientProtocol
@@ -39,3 +39,11 @@ class Endpoint(Protocol):
 
     def fan_out(self, transports: Iterable[Transport], payload: bytes) -> None:
         """Send one payload to many clients, framed once. Skips closed ones."""
+
+    def fan_out_ready(
+        self, transports: Iterable[Transport], payload: bytes
+    ) -> Collection[Transport]:
+        """The same to those who read fast enough, and the others, who do not get it.
+
+        The node's hub is told with `Hub.drained` when one of those can take more again.
+        """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import cast
 
 import fastws
@@ -31,6 +31,13 @@ class WebSocketEndpoint:
 
     def fan_out(self, transports: Iterable[Transport], payload: bytes) -> None:
         fastws.broadcast(_connections(transports), fastws.PreparedMessage(payload, True))
+
+    def fan_out_ready(
+        self, transports: Iterable[Transport], payload: bytes
+    ) -> Collection[Transport]:
+        prepared = fastws.PreparedMessage(payload, True)
+        full = fastws.broadcast_ready(_connections(transports), prepared)
+        return cast("Collection[Transport]", full)
 
     def ping(self, transports: Iterable[Transport]) -> None:
         """Ask clients for a sign of life."""
@@ -62,6 +69,10 @@ class WebSocketSession(Session):
         endpoint = self.endpoint
         endpoint.node.counters.frames_in += 1
         endpoint.protocol.receive(self, message)
+
+    def on_drain(self, ws: fastws.Connection) -> None:
+        if not self.ended:
+            self.endpoint.node.hub.drained(self)
 
     def on_overflow(self, ws: fastws.Connection) -> None:
         """The client reads too slowly: more than ``client.queue_max_size`` bytes wait for it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from typing import Any
 
@@ -189,3 +190,34 @@ async def test_broadcast_takes_raise_exceptions_and_raises_none(carrier: str) ->
         ws = await held.connection()
         fastws.broadcast([ws], "hello", raise_exceptions=True)
         assert await peer.message() == "hello"
+
+
+async def test_those_who_read_too_slowly_are_left_out_and_told_of(carrier: str) -> None:
+    drained = asyncio.Event()
+
+    class Drains(Recorder):
+        def on_drain(self, ws: fastws.Connection) -> None:
+            drained.set()
+
+    recorder = Drains()
+    async with (
+        serve(recorder, carrier) as server,
+        await Peer.open(server) as fast,
+        await Peer.open(server) as slow,
+    ):
+        one, other = [await recorder.opened.get() for _ in range(2)]
+        chunk, sent = bytes(50_000), 0
+        while not (full := fastws.broadcast_ready([other], chunk)):
+            sent += 1
+            await asyncio.sleep(0)
+            assert sent < 1000
+        assert full == [other]
+        assert fastws.broadcast_ready([one, other], b"more", text=True) == [other]
+        assert await fast.message() == "more"
+        for _ in range(sent):
+            assert await slow.message() == chunk
+        await asyncio.wait_for(drained.wait(), 10)
+        assert fastws.broadcast_ready([one, other], "again") == []
+        assert await slow.message() == "again"
+        with pytest.raises(TypeError):
+            fastws.broadcast_ready([object()], "no connection")  # type: ignore[list-item]

@@ -28,6 +28,7 @@ class FakeConnection:
 
     def __init__(self) -> None:
         self.frames: list[bytes] = []
+        self.full = False  # it reads too slowly
         self.closed: tuple[int, str] | None = None
 
     def send(self, message: bytes, text: bool | None = None, /) -> None:
@@ -44,6 +45,13 @@ class FakeEndpoint:
     def __init__(self, protocol: ClientProtocol) -> None:
         self.protocol = protocol
         self.payloads: list[bytes] = []
+
+    def fan_out_ready(
+        self, transports: Iterable[Transport], payload: bytes
+    ) -> list[Transport]:
+        full = [transport for transport in transports if getattr(transport, "full", False)]
+        self.fan_out([each for each in transports if each not in full], payload)
+        return full
 
     def fan_out(self, transports: Iterable[Transport], payload: bytes) -> None:
         self.payloads.append(payload)
@@ -159,6 +167,7 @@ class SlowEngine(MemoryEngine):
 
     def __init__(self) -> None:
         super().__init__()
+        self.immediate = None
         self.waiting: list[asyncio.Future[None]] = []
         self.calls: list[str] = []
         self.error: Exception | None = None

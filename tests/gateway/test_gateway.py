@@ -11,6 +11,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from msgspec import Raw
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Origin, Subprotocol
@@ -137,6 +138,38 @@ async def test_a_slow_reader_is_dropped_and_delays_nobody() -> None:
         assert channel.users == 1
         slow.ws.transport.resume_reading()
         assert await slow.closed() == (3008, "slow")
+
+
+@pytest.mark.parametrize("policy", ["latest", "drop_oldest"])
+async def test_a_slow_reader_of_a_channel_that_drops_stays_and_gets_the_newest(policy: str) -> None:
+    options = {"slow_reader": policy, "slow_reader_queue": 3, "slow_reader_key": "symbol"}
+    keys = {f"channel__without_namespace__{name}": value for name, value in options.items()}
+    async with (
+        make(**keys) as gateway,
+        await client(gateway, "news") as reader,
+        await client(gateway, "news") as slow,
+    ):
+        slow.ws.transport.pause_reading()
+        hub, last = gateway.node.hub, 0
+        while hub.dropped < 10:
+            last += 1
+            data = Raw(json.dumps([last, "x" * 50_000]).encode())
+            await gateway.node.publish("news", data, tags={"symbol": "ab"[last % 2]})
+            assert (await reader.read())["push"]["pub"]["data"][0] == last
+        assert hub.lagging == 1
+        assert sum(channel.num_subscribers for channel in hub.channels.values()) == 2
+        slow.ws.transport.resume_reading()
+        heard = []
+        while not heard or heard[-1] < last:
+            heard.append((await slow.read())["push"]["pub"]["data"][0])
+        assert heard == sorted(heard)
+        newest = 2 if policy == "latest" else 3
+        assert heard[-newest:] == list(range(last - newest + 1, last + 1))
+        assert len(heard) == last - hub.dropped
+        await gateway.node.publish("news", Raw(b"[0]"))
+        assert (await slow.read())["push"]["pub"]["data"] == [0]
+        assert hub.lagging == 0
+        assert gateway.node.counters.disconnects == {}
 
 
 async def test_stopping_closes_everyone_with_3001_and_refuses_new_clients() -> None:

@@ -74,10 +74,21 @@ class CentrifugeJson:
         if session.task is not None:
             self._put_aside(session, frame)
             return
-        if frame == "{}" and session.info is not None:
-            return  # a pong: the transport has noted that the client is alive
+        command = None
+        if session.info is not None and isinstance(frame, str):
+            if frame == "{}":
+                return  # a pong: the transport has noted that the client is alive
+            if "\n" not in frame:
+                command = _parse_or_none(frame)
+                if command is not None:
+                    reply = self.answer(session, command)
+                    if reply is not None:
+                        if reply and not session.ended:
+                            self._node.counters.replies += 1
+                            session.transport.send(reply, True)
+                        return
         batch = _Batch(self, session)
-        session.task = start(batch.run(frame), batch.flush)
+        session.task = start(batch.run(frame, command), batch.flush)
 
     def _put_aside(self, session: Session, frame: str | bytes) -> None:
         inbox = session.inbox
@@ -91,6 +102,17 @@ class CentrifugeJson:
 
     def publication(self, channel: str, publication: Publication) -> bytes:
         return _encode(PushReply(Push(channel, pub=publication)))
+
+    def in_delta(self, publication: Publication, patch: bytes | None) -> Publication:
+        # What the client keeps as the base is the text of the data: it comes as a string of that.
+        text = (bytes(publication.data) if patch is None else patch).decode()
+        return Publication(
+            Raw(_encode(text)),
+            publication.info,
+            publication.offset,
+            publication.tags,
+            patch is not None,
+        )
 
     def join(self, channel: str, info: ClientInfo) -> bytes:
         return _encode(PushReply(Push(channel, join=WithInfo(info))))
@@ -111,6 +133,58 @@ class CentrifugeJson:
         return _encode(PushReply(Push(message=Message(data))))
 
     # -- commands
+
+    def answer(
+        self, session: Session, command: Command, batch: _Batch | None = None
+    ) -> bytes | None:
+        """Do one of the commonest commands at once, without a coroutine, and give the reply to it.
+
+        None where `execute` is to be awaited: for other commands, and for those that have to wait
+        or are refused. So far the command has only been counted by its rate limits; for one over
+        them the reply says so, and is empty where nothing is answered. ``batch`` has replies that
+        wait to be sent before.
+        """
+        number, node = command.id, self._node
+        limits = node.limits
+        if (
+            limits.counts_commands
+            and command != _PONG
+            and not limits.take_command(session, node.clock())
+        ):
+            return _refusal(session, number, codes.TOO_MANY_REQUESTS)
+        if (
+            not number
+            or session.info is None
+            or command.connect is not None
+            or command.send is not None
+        ):
+            return None
+        try:
+            publish = command.publish
+            if publish is not None:
+                if not publish.channel or isinstance(publish.data, UnsetType):
+                    return None
+                if batch is not None:
+                    batch.flush_subscribed()
+                if node.publish_at_once(session, publish.channel, publish.data):
+                    return b'{"id":%d,"publish":{}}' % number
+            elif command.subscribe is not None:
+                if command.subscribe.channel and node.members.subscribe_at_once(
+                    session, command.subscribe
+                ):
+                    if batch is not None:
+                        batch.subscribed = True
+                    return b'{"id":%d,"subscribe":{}}' % number
+            elif command.unsubscribe is not None:
+                name = command.unsubscribe.channel
+                if name and node.members.unsubscribe_at_once(session, name):
+                    return b'{"id":%d,"unsubscribe":{}}' % number
+        except Refused as refusal:
+            return _refusal(session, number, refusal.error)
+        except Exception:
+            log.exception("command failed", client=session.id)
+            return _refusal(session, number, codes.INTERNAL)
+        return None
 
     async def execute(self, session: Session, command: Command, batch: _Batch) -> Reply | None:
         """Do what a command asks. None where nothing is to be answered.
@@ -254,13 +328,19 @@ class _Batch:
         if self.subscribed:
             self.flush()
 
-    async def run(self, frame: str | bytes) -> None:
-        """Execute a frame, then those that came while it waited."""
+    async def run(self, frame: str | bytes, command: Command | None = None) -> None:
+        """Execute a frame, then those that came while it waited.
+
+        ``command`` is all that is in the frame, if that is known and could not be done at once.
+        """
         session = self._session
         try:
-            await self._execute(frame)
+            if command is not None:
+                await self._execute(command)
+            else:
+                await self._execute_frame(frame)
             while session.inbox:
-                await self._execute(session.inbox.popleft())
+                await self._execute_frame(session.inbox.popleft())
             self.flush()
         except Disconnected as reason:
             log.info("client refused", client=session.id, detail=reason.detail)
@@ -270,39 +350,43 @@ class _Batch:
             session.inbox = None
             session.task = None
 
-    async def _execute(self, frame: str | bytes) -> None:
-        limits = self._protocol._node.limits
+    async def _execute_frame(self, frame: str | bytes) -> None:
         # All of a frame is understood before any of it is done.
         for command in [_parse(line) for line in _lines(frame)]:
             if self._session.ended:
                 return
-            try:
-                if limits.counts_commands:
-                    self._check_rate(command)
-                reply = await self._protocol.execute(self._session, command, self)
-                if reply is not None:
-                    self.add(reply)
-            except Refused as refusal:
-                self._refuse(command, refusal.error)
-            except Disconnected:
-                raise
-            except OSError as error:
-                log.warning("out of reach", client=self._session.id, error=str(error))
-                self._refuse(command, codes.INTERNAL)
-            except Exception:
-                log.exception("command failed", client=self._session.id)
-                self._refuse(command, codes.INTERNAL)
+            reply = self._protocol.answer(self._session, command, self)
+            if reply is None:
+                await self._execute(command)
+            elif reply:
+                self._replies.append(reply)
 
-    def _check_rate(self, command: Command) -> None:
-        """Raises `Refused` (111) for a client that is too fast. Pongs are free."""
-        node = self._protocol._node
-        if command != _PONG and not node.limits.take_command(self._session, node.clock()):
-            raise Refused(codes.TOO_MANY_REQUESTS)
+    async def _execute(self, command: Command) -> None:
+        try:
+            reply = await self._protocol.execute(self._session, command, self)
+            if reply is not None:
+                self.add(reply)
+        except Refused as refusal:
+            self._refuse(command, refusal.error)
+        except Disconnected:
+            raise
+        except OSError as error:
+            log.warning("out of reach", client=self._session.id, error=str(error))
+            self._refuse(command, codes.INTERNAL)
+        except Exception:
+            log.exception("command failed", client=self._session.id)
+            self._refuse(command, codes.INTERNAL)
 
     def _refuse(self, command: Command, error: Error) -> None:
-        log.debug("command refused", client=self._session.id, code=error.code)
-        if command.id:
-            self.add(Reply(command.id, error=error))
+        reply = _refusal(self._session, command.id, error)
+        if reply:
+            self._replies.append(reply)
+
+
+def _refusal(session: Session, number: int, error: Error) -> bytes:
+    """The reply to a command that is not done; empty for one without an id."""
+    log.debug("command refused", client=session.id, code=error.code)
+    return _encode(Reply(number, error=error)) if number else b""
 
 
 def _lines(frame: str | bytes) -> list[str]:
@@ -318,6 +402,14 @@ def _lines(frame: str | bytes) -> list[str]:
     if not lines:
         raise _bad_request("the frame is empty")
     return lines
+
+
+def _parse_or_none(line: str) -> Command | None:
+    """A command; None if it is not as it should be, for `_parse` to say why or mend it."""
+    try:
+        return _decode(line)
+    except (msgspec.DecodeError, RecursionError):
+        return None
 
 
 def _parse(line: str) -> Command:
