@@ -140,21 +140,25 @@ async def test_the_address_is_the_clients(carrier: str, header: bytes, secure: b
 async def test_a_header_may_come_byte_by_byte_and_with_what_follows(
     carrier: str, header: bytes
 ) -> None:
-    async with serve(Echo, carrier, proxy_protocol=LOOPBACK) as server:
-        async with await Peer.connect(server) as peer:
-            for at in range(len(header) - 1):
-                peer.send_now(header[at : at + 1])
-                await asyncio.sleep(0)
-            peer.send_now(header[-1:] + head())
-            assert (await peer.response())[0] == 101
+    async with (
+        serve(Echo, carrier, proxy_protocol=LOOPBACK) as server,
+        await Peer.connect(server) as peer,
+    ):
+        for at in range(len(header) - 1):
+            peer.send_now(header[at : at + 1])
+            await asyncio.sleep(0)
+        peer.send_now(header[-1:] + head())
+        assert (await peer.response())[0] == 101
 
 
 async def test_a_proxy_that_speaks_for_itself_keeps_its_own_address(carrier: str) -> None:
     recorder = Recorder()
-    async with serve(recorder, carrier, proxy_protocol=LOOPBACK) as server:
-        async with await Peer.connect(server) as peer:
-            await peer.send(v2(0, b"", command=0x20) + head())
-            assert (await recorder.opened.get()).remote_address == peer.sock.getsockname()
+    async with (
+        serve(recorder, carrier, proxy_protocol=LOOPBACK) as server,
+        await Peer.connect(server) as peer,
+    ):
+        await peer.send(v2(0, b"", command=0x20) + head())
+        assert (await recorder.opened.get()).remote_address == peer.sock.getsockname()
 
 
 async def test_a_header_from_anyone_else_is_no_request(carrier: str) -> None:
@@ -208,10 +212,12 @@ async def test_on_a_unix_socket_a_proxy_is_believed_when_that_is_said(
 ) -> None:
     recorder = Recorder()
     path = str(tmp_path / "socket")
-    async with fastws.unix_serve(recorder, path, carrier=carrier, proxy_protocol=["unix"]):
-        async with await Peer.connect(path) as peer:
-            await peer.send(TCP4 + head())
-            assert (await recorder.opened.get()).remote_address == CLIENT
+    async with (
+        fastws.unix_serve(recorder, path, carrier=carrier, proxy_protocol=["unix"]),
+        await Peer.connect(path) as peer,
+    ):
+        await peer.send(TCP4 + head())
+        assert (await recorder.opened.get()).remote_address == CLIENT
 
 
 class _Http(asyncio.Protocol):
@@ -226,10 +232,12 @@ class _Http(asyncio.Protocol):
 
 @pytest.mark.usefixtures("loop_kind")
 async def test_plain_http_is_told_the_clients_address_too(carrier: str) -> None:
-    async with serve(Echo, carrier, proxy_protocol=LOOPBACK, http=_Http) as server:
-        async with await Peer.connect(server) as peer:
-            await peer.send(LINE + b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-            assert await peer.rest() == repr([CLIENT, ("198.51.100.1", 443), None]).encode()
+    async with (
+        serve(Echo, carrier, proxy_protocol=LOOPBACK, http=_Http) as server,
+        await Peer.connect(server) as peer,
+    ):
+        await peer.send(LINE + b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert await peer.rest() == repr([CLIENT, ("198.51.100.1", 443), None]).encode()
 
 
 # --- a context that is replaced
