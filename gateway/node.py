@@ -188,7 +188,7 @@ class Node:
 
     def _end(self, session: Session, code: str) -> list[tuple[Subscription, bool]]:
         """Nothing is sent to the session from now on. What it left is still to be told."""
-        log.debug("client ended", client=session.id, code=code)
+        log.debug("client ended", client=session.id, address=session.address, code=code)
         session.ended = True
         self.counters.disconnects[code] += 1
         if session.info is not None:

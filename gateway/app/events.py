@@ -18,6 +18,7 @@ class Event(Struct, kw_only=True):
     """Which client it is about."""
 
     client: str
+    address: str = ""  # IP address that it comes from
     transport: str = "websocket"
     protocol: str = "json"
     encoding: str = "json"

@@ -17,7 +17,8 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import msgspec
 from msgspec import Struct
 
-from gateway.config.sections import SECONDS, Config, Token
+from fastws.networks import Networks
+from gateway.config.sections import SECONDS, Config, HttpServer, Token
 
 ENV_PREFIX = "FASTWS_"
 
@@ -217,10 +218,29 @@ def _check(config: Config) -> None:
             f"http_server.workers = {config.http_server.workers}: the engine "
             f"{config.engine.type!r} keeps channels within one process, so only 1 is possible"
         )
+    _check_http_server(config.http_server)
     _check_channels(config)
     _check_proxies(config)
     _check_token("client.token", client.token)
     _check_token("client.subscription_token", client.subscription_token)
+
+
+def _check_http_server(server: HttpServer) -> None:
+    for where, tls in (
+        ("http_server.tls", server.tls),
+        ("http_server.internal_tls", server.internal_tls),
+    ):
+        if tls.enabled and not tls.cert_pem_file:
+            raise ConfigError(f"{where}.enabled needs {where}.cert_pem_file")
+    try:
+        trusted = Networks(server.trusted_proxies)
+    except ValueError as error:
+        raise ConfigError(f"http_server.trusted_proxies: {error}") from None
+    if server.proxy_protocol and not trusted:
+        raise ConfigError(
+            "http_server.proxy_protocol needs http_server.trusted_proxies: nobody else may say "
+            "where a client comes from"
+        )
 
 
 def _check_channels(config: Config) -> None:

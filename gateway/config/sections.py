@@ -20,12 +20,35 @@ UnixTime = Annotated[int, Meta(ge=0, le=2**53)]
 Mark = Annotated[str, Meta(max_length=8)]  # a sign that has a meaning in names of channels
 
 
+class Tls(Struct, frozen=True):
+    """TLS of a listening port. Files are PEM; with a CA for them, clients need a certificate."""
+
+    enabled: bool = False
+    cert_pem_file: str = ""
+    key_pem_file: str = ""
+    client_ca_pem_file: str = ""
+    client_auth: Literal["required", "optional"] = "required"
+    min_version: Literal["1.2", "1.3"] = "1.2"
+
+
 class HttpServer(Struct, frozen=True):
-    """Where to listen. Port 0 takes a free one."""
+    """Where to listen, and which proxies are believed.
+
+    An address is a host, or ``unix:`` and a path. Port 0 takes a free one.
+    """
 
     address: str = "127.0.0.1"
     port: Port = 8000
     workers: Annotated[int, Meta(ge=1, le=1024)] = 1
+    reuse_port: bool = False
+    unix_socket_mode: Annotated[str, Meta(pattern="^0?[0-7]{3}$")] = "0660"
+    tls: Tls = field(default_factory=Tls)
+    internal_address: str = ""
+    internal_port: Port = 9000
+    internal_tls: Tls = field(default_factory=Tls)
+    trusted_proxies: list[str] = field(default_factory=list)
+    proxy_protocol: bool = False
+    forwarded_header: Literal["x-forwarded-for", "forwarded", "none"] = "x-forwarded-for"
 
 
 class HttpApi(Struct, frozen=True):
