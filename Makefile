@@ -52,7 +52,7 @@ run: export FASTWS_CHANNEL_WITHOUT_NAMESPACE_HISTORY_TTL ?= 10m
 run: $(VENV)/.gateway
 	$(BIN)/fastws-gateway serve $(RUN_ARGS)
 
-test: $(VENV)/.test $(VENV)/.browser
+test: $(VENV)/.test $(VENV)/.browser $(VENV)/.proxies
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 	FASTWS_PURE=1 $(BIN)/python -m pytest $(or $(PYTEST_ARGS),$(PURE_TESTS)) || \
 	    { code=$$?; $(if $(PYTEST_ARGS),[ $$code -eq 5 ] ||) exit $$code; }
@@ -136,4 +136,8 @@ $(VENV)/.lint: $(BIN)/python $(SOURCES)
 
 $(VENV)/.browser: $(BIN)/python $(wildcard tests/e2e/package-lock.json)
 	tools/setup.sh browser
+	touch $@
+
+$(VENV)/.proxies: $(BIN)/python
+	tools/setup.sh proxies
 	touch $@

@@ -32,15 +32,19 @@ def listening_sockets() -> dict[str, list[socket.socket]]:
         fd = _FIRST_FD + index
         try:
             sock = socket.socket(fileno=fd)
-            accepts = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
         except OSError as error:
             raise ConfigError(f"LISTEN_FDS: descriptor {fd}: {error.strerror}") from None
-        sock.set_inheritable(False)
-        if sock.type != socket.SOCK_STREAM or not accepts:
+        if sock.type != socket.SOCK_STREAM or not _listens(sock):
+            sock.close()
             raise ConfigError(f"LISTEN_FDS: descriptor {fd} is no listening stream socket")
+        sock.set_inheritable(False)
         name = names[index] if index < len(names) else ""
         found.setdefault(name, []).append(sock)
     return found
+
+
+def _listens(sock: socket.socket) -> bool:
+    return bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
 
 
 class Notifier:

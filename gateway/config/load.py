@@ -38,8 +38,12 @@ _ENV_OF_OTHERS = {
     ]
 }
 
-# Kubernetes gives every pod the addresses of the services around it; one may be called "fastws".
-_ENV_OF_KUBERNETES = re.compile(r"FASTWS_(SERVICE_(HOST|PORT(_\w+)?)|PORT(_\d+_(TCP|UDP)(_\w+)?)?)")
+# Kubernetes gives every pod the addresses of the services around it; one may be called "fastws", or
+# "fastws-gateway".
+_ENV_OF_KUBERNETES = re.compile(
+    r"FASTWS_(?:\w+_)??(?:(?:SERVICE_(?:HOST|PORT(?:_\w+)?)|PORT_\d+_(?:TCP|UDP|SCTP)(?:_\w+)?)=.*"
+    r"|PORT=(?:tcp|udp|sctp)://.*)"
+)
 
 _DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|s|m|h|d))+")
 _DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
@@ -120,7 +124,7 @@ def _from_environ(environ: Mapping[str, str]) -> Iterator[tuple[str, Any]]:
         key = by_variable.get(variable)
         if key is not None:
             yield key, _convert(key, text, variable)
-        elif not _ENV_OF_KUBERNETES.fullmatch(variable):
+        elif not _ENV_OF_KUBERNETES.fullmatch(f"{variable}={text}"):
             hint = _suggest(variable, by_variable)
             raise ConfigError(f"unknown environment variable {variable}{hint}")
 
