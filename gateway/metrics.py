@@ -66,6 +66,7 @@ class NodeCollector(Collector):
             ("origins_refused", "Connections of pages that may not.", counters.refused_origins),
             ("recoveries", "Subscriptions that asked for what they missed.", members.recoveries),
             ("recovered", "Of them, those that were given all of it.", members.recovered),
+            ("farewells_dropped", "Disconnect events not told.", self._node.farewells.dropped),
             ("positions_lost", "Subscriptions that lost a publication.", hub.gaps),
         )
         for name, text, value in counts:

@@ -18,7 +18,7 @@ from gateway import codes, systemd, tls
 from gateway.addresses import ClientAddresses, Forwarded
 from gateway.app import App, NoApp
 from gateway.auth.handshake import OriginCheck, select_subprotocol, token_of
-from gateway.config import Config, HttpServer
+from gateway.config import Config, HttpServer, Proxy
 from gateway.engines import MemoryEngine
 from gateway.heartbeat import Heartbeat
 from gateway.http import WEBSOCKET_PATH, HttpSide, make_app
@@ -303,6 +303,7 @@ class Gateway:
                 await self._drain()
                 server.close(code=goodbye.code, reason=goodbye.reason)
                 await asyncio.gather(server.wait_closed(), self._http.close())
+                await self.node.farewells.finish()
         except TimeoutError:
             log.warning("cutting connections", connections=len(server.connections))
             server.close(code=goodbye.code, reason=goodbye.reason)
@@ -341,7 +342,8 @@ def _with_tls_of(old: HttpServer, new: HttpServer) -> HttpServer:
 
 def _webhooks(config: Config) -> App:
     proxies = (config.client.proxy, config.channel.proxy, config.rpc)
-    if not any(getattr(each, name).enabled for each in proxies for name in each.__struct_fields__):
+    hooks = [getattr(each, name) for each in proxies for name in each.__struct_fields__]
+    if not any(hook.enabled for hook in hooks if isinstance(hook, Proxy)):
         return NoApp()
     from gateway.app.webhooks import Webhooks  # needs aiohttp, which others do not
 

@@ -100,6 +100,14 @@ class PublishReply(Struct, kw_only=True):
     skip_history: bool = False
 
 
+class DisconnectEvent(Event, kw_only=True):
+    """A client that had connected is gone. Nothing is expected in answer."""
+
+    code: int  # close code: ours, or the client's
+    reason: str = ""  # ours, empty if the client has left
+    time: int = 0  # when, in Unix seconds: this may come late
+
+
 class RpcEvent(Event, kw_only=True):
     """A client asks something."""
 

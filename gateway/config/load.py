@@ -285,6 +285,7 @@ def _check_proxies(config: Config) -> None:
     for where, proxy in (
         ("client.proxy.connect", client.connect),
         ("client.proxy.refresh", client.refresh),
+        ("client.proxy.disconnect", client.disconnect),
         ("channel.proxy.subscribe", channel.subscribe),
         ("channel.proxy.publish", channel.publish),
         ("channel.proxy.sub_refresh", channel.sub_refresh),

@@ -114,6 +114,8 @@ class ClientProxies(Struct, frozen=True):
 
     connect: Proxy = field(default_factory=Proxy)
     refresh: Proxy = field(default_factory=Proxy)
+    disconnect: Proxy = field(default_factory=Proxy)
+    disconnect_rate_limit: Count = 100
 
 
 class ChannelProxies(Struct, frozen=True):
