@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import configparser
 import contextlib
+import json
 import os
 import re
 import shutil
@@ -20,7 +21,10 @@ import trustme
 from websockets.asyncio.client import connect
 
 from gateway.app import App, ConnectEvent, ConnectReply
-from gateway.config import load
+from gateway.config import Config, load
+from gateway.engines import MemoryEngine
+from gateway.metrics import NodeCollector
+from gateway.node import Node
 from gateway.server import Gateway
 from tests.gateway.test_gateway import Client
 
@@ -179,6 +183,39 @@ async def test_haproxy_with_the_proxy_protocol(tmp_path: Path) -> None:
             await speak(port, app)
         acceptor: Any = gateway.server._listening[0]
         assert acceptor.refused == 0
+
+
+def test_the_dashboard_has_every_metric_and_no_other() -> None:
+    dashboard = json.loads((DEPLOY / "grafana" / "fastws-gateway.json").read_text())
+    expressions = [
+        target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", [])
+    ]
+    shown = set(re.findall(r"fastws_\w+", " ".join(expressions)))
+    families = list(NodeCollector(Node(Config(), MemoryEngine())).collect())
+    counters = {f"{each.name}_total" for each in families if each.type == "counter"}
+    assert shown == counters | {each.name for each in families if each.type != "counter"}
+    for expression in expressions:  # a counter is looked at as a rate, and nothing else is
+        for name in re.findall(r"fastws_\w+", expression):
+            assert (name in counters) == (f"rate({name}{{" in expression), expression
+        assert expression.count("(") == expression.count(")")
+    labels = {label for text in expressions for label in re.findall(r"by \((\w+)\)", text)}
+    assert labels <= {label for each in families for label in getattr(each, "_labelnames", ())}
+
+
+def test_panels_of_the_dashboard_do_not_overlap() -> None:
+    dashboard = json.loads((DEPLOY / "grafana" / "fastws-gateway.json").read_text())
+    taken: set[tuple[int, int]] = set()
+    ids = [panel["id"] for panel in dashboard["panels"]]
+    assert len(set(ids)) == len(ids)
+    for panel in dashboard["panels"]:
+        at = panel["gridPos"]
+        cells = {
+            (x, y)
+            for x in range(at["x"], at["x"] + at["w"])
+            for y in range(at["y"], at["y"] + at["h"])
+        }
+        assert not cells & taken and max(x for x, _ in cells) < 24
+        taken |= cells
 
 
 @pytest.mark.parametrize("unit", sorted((DEPLOY / "systemd").glob("*.s*")), ids=lambda p: p.name)
