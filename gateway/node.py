@@ -39,6 +39,7 @@ from gateway.model import (
 )
 from gateway.session import Session, Subscription
 from gateway.stepping import start
+from gateway.tracing import Tracing
 from gateway.transports.base import GONE, Transport
 
 # Close codes of clients that are worth a label of their own: one for each code that a client can
@@ -77,6 +78,7 @@ class Node:
         self.hub = hub if hub is not None else Hub()
         self.clients = Clients()
         self.counters = Counters()
+        self.tracing = Tracing()
         self.heartbeat: Heartbeat | None = None  # comes with the listening server
         self.limits = Limits(config.client)
         application = app if app is not None else NoApp()

@@ -7,7 +7,7 @@ import contextlib
 import socket
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import structlog
@@ -27,7 +27,11 @@ from gateway.node import Node
 from gateway.protocols.centrifuge import CentrifugeJson
 from gateway.session import Session
 from gateway.stepping import start
+from gateway.tracing import make_tracing
 from gateway.transports.websocket import OPENING, WebSocketEndpoint
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace.export import SpanExporter
 
 log = structlog.get_logger("gateway")
 
@@ -40,15 +44,15 @@ DRAIN_PERIOD = 0.1
 
 # Sections that take effect at a start only. Of the others, the heartbeat's times, the queue's size
 # and the webhooks do too.
-FIXED = ("dev", "http_server", "http_api", "websocket", "rpc", "engine", "log")
+FIXED = ("dev", "http_server", "http_api", "websocket", "rpc", "engine", "opentelemetry", "log")
 
 
 class Gateway:
     """One gateway process on the running loop. ``async with`` starts and stops it.
 
     ``app`` decides in place of the webhooks of the configuration; ``sockets`` are those of
-    `systemd.listening_sockets`. Raises `ConfigError` for keys of tokens and certificates that
-    cannot be used.
+    `systemd.listening_sockets`; ``span_exporter`` is where traces go instead of over OTLP. Raises
+    `ConfigError` for keys of tokens and certificates that cannot be used.
     """
 
     def __init__(
@@ -56,10 +60,12 @@ class Gateway:
         config: Config,
         app: App | None = None,
         sockets: dict[str, list[socket.socket]] | None = None,
+        span_exporter: SpanExporter | None = None,
     ) -> None:
         self.config = config
         self.app = app if app is not None else _webhooks(config)
         self.node = Node(config, MemoryEngine(), app=self.app)
+        self.node.tracing = make_tracing(config.opentelemetry, self.node.uid, span_exporter)
         self.notifier = systemd.Notifier()
         self._contexts = tls.make_contexts(config)
         self._addresses = ClientAddresses(config.http_server)
@@ -127,6 +133,7 @@ class Gateway:
             self._leave_places()
             await self.app.close()
             await node.close()
+            await node.tracing.close()
             raise
         node.heartbeat = Heartbeat(
             np.asarray(self._server.reactor.last_seen),
@@ -323,6 +330,7 @@ class Gateway:
         self._leave_places()
         await self.app.close()
         await self.node.close()
+        await self.node.tracing.close()
         log.info("stopped")
 
 

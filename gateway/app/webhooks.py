@@ -142,7 +142,7 @@ class Webhooks(App):
         hook = self.hooks["disconnect"]
         hook.check()
         try:
-            await self._post(hook.settings, _encode(event), headers or {})
+            await self._post(hook, _encode(event), headers or {})
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise self._failed(hook, error) from None
         hook.note(failed=False)
@@ -154,7 +154,7 @@ class Webhooks(App):
         hook = self.hooks[name]
         hook.check()
         try:
-            reply = _decode(await self._post(hook.settings, _encode(event), headers or {}))
+            reply = _decode(await self._post(hook, _encode(event), headers or {}))
             answered = reply.result
             result = msgspec.json.decode(answered or b"{}", type=kind)
         except (aiohttp.ClientError, OSError, TimeoutError, msgspec.DecodeError) as error:
@@ -173,22 +173,31 @@ class Webhooks(App):
         log.warning("webhook failed", event_name=hook.name, error=repr(error))
         return WebhookFailed(f"{hook.name}: {error!r}")
 
-    async def _post(self, settings: Proxy, body: bytes, headers: Any) -> bytes:
+    async def _post(self, hook: Hook, body: bytes, headers: Any) -> bytes:
         assert self._http is not None, "start() first"
+        settings = hook.settings
         wanted = {each.lower() for each in settings.http_headers}
         passed = {name: value for name, value in headers.items() if name.lower() in wanted}
-        async with self._http.post(
-            settings.endpoint,
-            data=body,
-            headers={**passed, "Content-Type": "application/json"},
-            timeout=aiohttp.ClientTimeout(total=settings.timeout),
-            allow_redirects=False,
-        ) as response:
-            if response.status != 200:
-                raise WebhookFailed(f"status {response.status}")
-            content = await response.content.read(_MAX_REPLY + 1)
-            while len(content) <= _MAX_REPLY and (more := await response.content.read(_MAX_REPLY)):
-                content += more
-            if len(content) > _MAX_REPLY:
-                raise WebhookFailed(f"an answer of more than {_MAX_REPLY} bytes")
-            return content
+        sent = {**passed, "Content-Type": "application/json"}
+        with self.node.tracing.ask(f"POST {hook.name}", sent) as span:
+            span.set("http.request.method", "POST")
+            async with self._http.post(
+                settings.endpoint,
+                data=body,
+                headers=sent,
+                timeout=aiohttp.ClientTimeout(total=settings.timeout),
+                allow_redirects=False,
+            ) as response:
+                span.set("http.response.status_code", response.status)
+                if response.status != 200:
+                    raise WebhookFailed(f"status {response.status}")
+                return await _content(response)
+
+
+async def _content(response: aiohttp.ClientResponse) -> bytes:
+    content = await response.content.read(_MAX_REPLY + 1)
+    while len(content) <= _MAX_REPLY and (more := await response.content.read(_MAX_REPLY)):
+        content += more
+    if len(content) > _MAX_REPLY:
+        raise WebhookFailed(f"an answer of more than {_MAX_REPLY} bytes")
+    return content

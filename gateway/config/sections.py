@@ -232,6 +232,12 @@ class Engine(Struct, frozen=True):
     type: Literal["memory"] = "memory"
 
 
+class OpenTelemetry(Struct, frozen=True):
+    """Traces of API requests and webhooks. Where they go is in ``OTEL_…`` of the environment."""
+
+    enabled: bool = False
+
+
 class Shutdown(Struct, frozen=True):
     """How long a shutdown may take before connections are cut, and clients closed per second."""
 
@@ -257,5 +263,6 @@ class Config(Struct, frozen=True):
     channel: Channel = field(default_factory=Channel)
     rpc: Rpc = field(default_factory=Rpc)
     engine: Engine = field(default_factory=Engine)
+    opentelemetry: OpenTelemetry = field(default_factory=OpenTelemetry)
     shutdown: Shutdown = field(default_factory=Shutdown)
     log: Log = field(default_factory=Log)
