@@ -92,13 +92,13 @@ class Acceptor:
             sock.setblocking(False)
             if self._networks is None or address not in self._networks:
                 self._give(sock, None)
-                if self._retry is not None or self.sock.fileno() < 0:
-                    return  # no room, or closed by what it took
-                continue
-            if len(self._waiting) >= _WAITING:
-                oldest = next(iter(self._waiting))
-                self.refuse(oldest, "too many connections wait for a PROXY header")
-            _Waiting(self, sock, address).read()
+            else:
+                if len(self._waiting) >= _WAITING:
+                    oldest = next(iter(self._waiting))
+                    self.refuse(oldest, "too many connections wait for a PROXY header")
+                _Waiting(self, sock, address).read()
+            if self._retry is not None or self.sock.fileno() < 0:
+                return  # no room, or closed by what it took
 
     def _give(self, sock: socket.socket, addresses: ProxiedAddresses | None) -> None:
         try:

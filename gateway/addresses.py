@@ -130,7 +130,9 @@ class Forwarded:
         if scope["type"] == "http":
             get_all = Headers(scope=scope).getlist
             peer = scope["client"] or ""
-            scope["client"] = (self._addresses.address(peer, get_all), 0)
+            address = self._addresses.address(peer, get_all)
+            if not peer or peer[0] != address:
+                scope["client"] = (address, 0)
             if self._addresses.is_secure(peer, get_all):
                 scope["scheme"] = "https"
         await self._app(scope, receive, send)

@@ -223,6 +223,7 @@ class Gateway:
         if fixed:
             log.warning("needs a restart", sections=fixed)
         self.config = config
+        self._contexts = contexts
         for listening, context in zip((self._server, self._internal), contexts, strict=True):
             if listening is not None and context is not None:
                 listening.ssl = context
