@@ -55,7 +55,7 @@ run: export FASTWS_CHANNEL_WITHOUT_NAMESPACE_HISTORY_TTL ?= 10m
 run: $(VENV)/.gateway
 	$(BIN)/fastws-gateway serve $(RUN_ARGS)
 
-test: $(VENV)/.test $(VENV)/.browser
+test: $(VENV)/.test $(VENV)/.browser $(VENV)/.proxies
 	$(PYTEST) $(PYTEST_ARGS)
 	FASTWS_PURE=1 $(PYTEST) $(or $(PYTEST_ARGS),$(PURE_TESTS)) || \
 	    { code=$$?; $(if $(PYTEST_ARGS),[ $$code -eq 5 ] ||) exit $$code; }
@@ -139,4 +139,8 @@ $(VENV)/.lint: $(BIN)/python $(SOURCES)
 
 $(VENV)/.browser: $(BIN)/python $(wildcard tests/e2e/package-lock.json)
 	tools/setup.sh browser
+	touch $@
+
+$(VENV)/.proxies: $(BIN)/python
+	tools/setup.sh proxies
 	touch $@

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ._impl import TransportCarrier
 
 if TYPE_CHECKING:
     from .connection import Connection, EndpointSettings
+    from .proxy_protocol import ProxiedAddresses
     from .server import Server
 
 __all__ = ["ConnectionProtocol", "HandOver", "ServerProtocol"]
@@ -69,8 +71,11 @@ class ConnectionProtocol(asyncio.Protocol):
 class ServerProtocol(ConnectionProtocol):
     """Feeds one accepted connection."""
 
-    def __init__(self, server: Server) -> None:
-        super().__init__(server.settings, server._accepted)
+    def __init__(self, server: Server, proxied: ProxiedAddresses | None = None) -> None:
+        accepted = server._accepted
+        if proxied is not None:
+            accepted = functools.partial(accepted, proxied=proxied)
+        super().__init__(server.settings, accepted)
         self.logger = server.logger
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -85,11 +90,37 @@ class HandOver(asyncio.Protocol):
     read so far.
     """
 
-    def __init__(self, protocol: asyncio.Protocol, data: bytes) -> None:
+    def __init__(
+        self, protocol: asyncio.Protocol, data: bytes, proxied: ProxiedAddresses | None = None
+    ) -> None:
         self.protocol = protocol
         self.data = data
+        self.proxied = proxied
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         transport.set_protocol(self.protocol)
+        if self.proxied is not None:
+            transport = _ProxiedTransport(transport, self.proxied)  # type: ignore[assignment]
         self.protocol.connection_made(transport)
         self.protocol.data_received(self.data)
+
+
+class _ProxiedTransport:
+    """A transport whose ends are those that a PROXY header told."""
+
+    def __init__(self, transport: asyncio.BaseTransport, proxied: ProxiedAddresses) -> None:
+        self._transport = transport
+        self._ends = {
+            "peername": proxied.source,
+            "sockname": proxied.destination,
+            "socket": None,  # whose peer is the proxy
+        }
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        found = self._ends.get(name)
+        if found is not None:
+            return found
+        return default if name in self._ends else self._transport.get_extra_info(name, default)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)

@@ -6,12 +6,15 @@ import asyncio
 import functools
 import inspect
 import logging
+import os
 import socket
 import ssl as ssl_module
-from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
+import sys
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Sequence
 from types import TracebackType
 from typing import Any, Final
 
+from ._accept import Acceptor
 from ._impl import Carrier, Head, TransportCarrier
 from ._loop import new_poller, reactor_of, tls_carrier
 from ._sockets import bind, unlink_socket
@@ -29,6 +32,8 @@ from .handshake import (
 )
 from .http import Headers, Request, Response
 from .listener import hook, listener_factory
+from .networks import Networks
+from .proxy_protocol import ProxiedAddresses
 from .server_connection import ServerConnection, ServerSettings
 
 __all__ = ["Server", "ServerConnection", "serve", "unix_serve"]
@@ -42,6 +47,9 @@ SelectSubprotocol = Callable[[ServerConnection, Sequence[str]], "str | None"]
 
 # asyncio's 100 overflows in a burst of clients: lost SYNs come again after a second.
 BACKLOG: Final = 4096
+
+# Whether loops can watch descriptors: not Windows' proactor.
+_READERS: Final = sys.platform != "win32"
 
 
 class Server:
@@ -64,6 +72,8 @@ class Server:
         deflate: Deflate | None,
         http: Callable[[], asyncio.Protocol] | None,
         logger: logging.Logger | None,
+        ssl: ssl_module.SSLContext | None = None,
+        proxies: Networks | None = None,
         create_connection: type[ServerConnection] = ServerConnection,
     ) -> None:
         self.loop = asyncio.get_running_loop()
@@ -72,6 +82,8 @@ class Server:
         self.settings.endpoint = self
         self.logger: logging.Logger = logger or logging.getLogger("fastws.server")
         self.http = http
+        self._ssl = ssl
+        self._proxies = proxies
         self._create_connection = create_connection
         self._origins = origins
         self._subprotocols = list(subprotocols) if subprotocols is not None else None
@@ -84,6 +96,7 @@ class Server:
         self._listening: list[Any] = []
         self._servers: list[asyncio.Server] = []
         self._tasks: set[asyncio.Future[Any]] = set()
+        self._handshakes: set[asyncio.Future[Any]] = set()  # of TLS, on asyncio transports
         self._closing = False
         self._closed: asyncio.Future[None] = self.loop.create_future()
         self._socket_path: str | None = None
@@ -97,6 +110,24 @@ class Server:
         for server in self._servers:
             sockets.extend(server.sockets)
         return tuple(sockets)
+
+    @property
+    def ssl(self) -> ssl_module.SSLContext | None:
+        """The TLS context of new connections; ``None`` without TLS.
+
+        Another one may be put in its place, to renew certificates or what clients' are checked
+        with: connections that are open, or whose TLS handshake has begun, keep theirs.
+        ``ValueError`` if the server was started without TLS, ``NotImplementedError`` on Windows.
+        """
+        return self._ssl
+
+    @ssl.setter
+    def ssl(self, context: ssl_module.SSLContext) -> None:
+        if self._ssl is None:
+            raise ValueError("this server was started without TLS")
+        if self._servers:
+            raise NotImplementedError("asyncio's servers keep their context here")
+        self._ssl = context
 
     @property
     def connections(self) -> set[ServerConnection]:
@@ -131,6 +162,8 @@ class Server:
             if self._socket_path is not None:
                 unlink_socket(self._socket_path)
         if close_connections:
+            for task in list(self._handshakes):
+                task.cancel()
             for ws in self._all():
                 if ws._state == State.OPEN:
                     ws.close(code, reason)
@@ -168,52 +201,92 @@ class Server:
     # --- listening
 
     async def _listen(
-        self,
-        sockets: Iterable[socket.socket],
-        *,
-        backlog: int,
-        carrier: str,
-        ssl: ssl_module.SSLContext | None,
+        self, sockets: Iterable[socket.socket], *, backlog: int, carrier: str
     ) -> None:
         poller = None
         # Plain HTTP over TLS goes to a protocol that wants asyncio's transport.
-        if carrier != "asyncio" and (ssl is None or self.http is None):
+        if carrier != "asyncio" and (self._ssl is None or self.http is None):
             poller = new_poller(self.reactor)
         if carrier == "reactor" and poller is None:
             raise RuntimeError(
                 "carrier='reactor' needs Linux, the compiled codec, and not http= and ssl= at "
                 "once; use carrier='auto'"
             )
-        accepted: Callable[[Any], ServerConnection] = self._accepted
-        if ssl is not None:
-            accepted = functools.partial(self._accepted_tls, ssl)
-        tls: dict[str, Any] = {}
-        if ssl is not None:
-            tls = {
-                "ssl": ssl,
-                "ssl_handshake_timeout": self.settings.open_timeout,
-                "ssl_shutdown_timeout": self.settings.close_timeout,
-            }
         for sock in sockets:
             sock.setblocking(False)
-            if poller is not None:
+            if self._proxies or (self._ssl is not None and poller is None and _READERS):
                 sock.listen(backlog)
+                self._listening.append(self._acceptor(sock, poller))
+            elif poller is not None:
+                sock.listen(backlog)
+                accepted = self._accepted if self._ssl is None else self._accepted_tls
                 self._listening.append(poller.listen(sock, accepted))
             else:
                 self._servers.append(
                     await self.loop.create_server(
-                        functools.partial(ServerProtocol, self), sock=sock, backlog=backlog, **tls
+                        functools.partial(ServerProtocol, self),
+                        sock=sock,
+                        backlog=backlog,
+                        **self._tls_options(),
                     )
                 )
 
-    def _accepted(self, carrier: Carrier) -> ServerConnection:
+    def _acceptor(self, sock: socket.socket, poller: Any) -> Acceptor:
+        take = self._take if poller is None else functools.partial(self._adopt, poller)
+        return Acceptor(
+            self.loop,
+            sock,
+            take,
+            networks=self._proxies,
+            timeout=self.settings.open_timeout,
+            logger=self.logger,
+        )
+
+    def _tls_options(self) -> dict[str, Any]:
+        if self._ssl is None:
+            return {}
+        return {
+            "ssl": self._ssl,
+            "ssl_handshake_timeout": self.settings.open_timeout,
+            "ssl_shutdown_timeout": self.settings.close_timeout,
+        }
+
+    def _accepted(
+        self, carrier: Carrier, proxied: ProxiedAddresses | None = None
+    ) -> ServerConnection:
         """A TCP connection has come in."""
         ws = self._create_connection(self.settings, self.reactor, carrier)
+        if proxied is not None and proxied.source is not None:
+            ws.proxied = proxied
         self.reactor.set_deadline(ws, self.settings.open_timeout)
         return ws
 
-    def _accepted_tls(self, context: ssl_module.SSLContext, poller: Any) -> ServerConnection:
-        return self._accepted(tls_carrier(poller, context))
+    def _accepted_tls(self, poller: Any) -> ServerConnection:
+        assert self._ssl is not None
+        return self._accepted(tls_carrier(poller, self._ssl))
+
+    def _adopt(self, poller: Any, sock: socket.socket, proxied: ProxiedAddresses | None) -> None:
+        """Let the poller carry a connection that an `Acceptor` has accepted."""
+        carrier = poller if self._ssl is None else tls_carrier(poller, self._ssl)
+        try:
+            ws = self._accepted(carrier, proxied)
+        except BaseException:
+            sock.close()
+            raise
+        fd = sock.detach()
+        try:
+            poller.adopt(ws, fd)
+        except OSError as error:
+            os.close(fd)
+            ws._lose(error)
+
+    def _take(self, sock: socket.socket, proxied: ProxiedAddresses | None) -> None:
+        """Let a transport carry a connection that an `Acceptor` has accepted."""
+        protocol = functools.partial(ServerProtocol, self, proxied)
+        connecting = self.loop.connect_accepted_socket(protocol, sock, **self._tls_options())
+        task = self._track(connecting)
+        self._handshakes.add(task)
+        task.add_done_callback(self._handshakes.discard)
 
     # --- the opening handshake
 
@@ -422,19 +495,25 @@ class Server:
         carrier = ws.carrier
         if isinstance(carrier, TransportCarrier):
             ws._detach()
-            HandOver(protocol, data).connection_made(carrier.transport)
+            HandOver(protocol, data, ws.proxied).connection_made(carrier.transport)
             return
+        proxied = ws.proxied
         sock = socket.socket(fileno=self.reactor.poller.detach(ws))
-        task = self.loop.create_task(
-            self.loop.connect_accepted_socket(lambda: HandOver(protocol, data), sock)
+        self._track(
+            self.loop.connect_accepted_socket(lambda: HandOver(protocol, data, proxied), sock)
         )
-        self._tasks.add(task)
-        task.add_done_callback(self._handed_over)
 
-    def _handed_over(self, task: asyncio.Future[Any]) -> None:
+    def _track(self, connecting: Coroutine[Any, Any, Any]) -> asyncio.Future[Any]:
+        """Run what makes a transport of a socket, which may take a TLS handshake."""
+        task = self.loop.create_task(connecting)
+        self._tasks.add(task)
+        task.add_done_callback(self._connected)
+        return task
+
+    def _connected(self, task: asyncio.Future[Any]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
-            self.logger.debug("plain HTTP connection failed", exc_info=task.exception())
+            self.logger.debug("a connection failed", exc_info=task.exception())
         self._check_closed()
 
     # --- the end of a connection
@@ -520,7 +599,7 @@ def serve(
     host: str | Sequence[str] | None = None,
     port: int | None = None,
     *,
-    sock: socket.socket | None = None,
+    sock: socket.socket | Sequence[socket.socket] | None = None,
     reuse_port: bool = False,
     backlog: int = BACKLOG,
     origins: Origins | None = None,
@@ -542,6 +621,7 @@ def serve(
     carrier: str = "auto",
     http: Callable[[], asyncio.Protocol] | None = None,
     ssl: ssl_module.SSLContext | None = None,
+    proxy_protocol: Iterable[str] = (),
     logger: logging.Logger | None = None,
     create_connection: type[ServerConnection] | None = None,
 ) -> _Serve:
@@ -554,7 +634,7 @@ def serve(
             or one ``Listener`` that all connections share.
         host: address or addresses to listen on; ``None``: all.
         port: TCP port; 0 or ``None``: a free one (see ``server.sockets``).
-        sock: a bound socket instead of host and port.
+        sock: a bound socket, or several, instead of host and port.
         reuse_port: let several processes listen on the port (``SO_REUSEPORT``).
         backlog: connections that the system may complete before we accept them.
         origins: allowed values of ``Origin`` (str, or a compiled pattern that must match all of it;
@@ -586,7 +666,13 @@ def serve(
         http: factory of an asyncio protocol that takes over connections whose request is not a
             WebSocket upgrade.
         ssl: a server-side context, for ``wss``; certificates loaded into it later are used for new
-            connections. ``open_timeout`` bounds the TLS handshake as well.
+            connections, and ``server.ssl`` takes another. ``open_timeout`` bounds the TLS handshake
+            as well.
+        proxy_protocol: addresses and networks (CIDR) of proxies, and ``"unix"`` for any peer on a
+            Unix socket. Their connections have to begin with a header of the PROXY protocol,
+            version 1 or 2, before TLS; ``ws.remote_address`` is then the client's. One that is
+            wrong, over 4,096 bytes or not there in ``open_timeout`` closes the connection. From
+            others a header is not understood. Not on Windows.
         logger: instead of ``logging.getLogger("fastws.server")``.
         create_connection: a subclass of ``ServerConnection`` that connections are to be of.
 
@@ -598,6 +684,9 @@ def serve(
         raise ValueError(f"carrier: {carrier!r} is not 'auto', 'reactor' or 'asyncio'")
     if sock is not None and (host is not None or port is not None):
         raise ValueError("give sock, or host and port, not both")
+    proxies = Networks([proxy_protocol] if isinstance(proxy_protocol, str) else proxy_protocol)
+    if proxies and not _READERS:
+        raise ValueError("proxy_protocol is not there on Windows")
     deflate = as_deflate(compression)
     settings = ServerSettings(
         max_size=max_size,
@@ -624,15 +713,20 @@ def serve(
             deflate=deflate,
             http=http,
             logger=logger,
+            ssl=ssl,
+            proxies=proxies or None,
             create_connection=create_connection or ServerConnection,
         )
-        sockets = [sock] if sock is not None else await bind(host, port or 0, reuse_port)
+        if sock is None:
+            sockets = await bind(host, port or 0, reuse_port)
+        else:
+            sockets = [sock] if isinstance(sock, socket.socket) else list(sock)
         try:
             for bound in sockets:
                 if bound.family in (socket.AF_INET, socket.AF_INET6):
                     # Accepted sockets inherit it: one system call per connection less.
                     bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            await server._listen(sockets, backlog=backlog, carrier=carrier, ssl=ssl)
+            await server._listen(sockets, backlog=backlog, carrier=carrier)
         except BaseException:
             server.close()
             for bound in sockets:

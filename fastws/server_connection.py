@@ -15,6 +15,7 @@ from .http import Request, Response
 
 if TYPE_CHECKING:
     from ._impl import Head
+    from .proxy_protocol import ProxiedAddresses
 
 __all__ = ["ServerConnection", "ServerEndpoint", "ServerSettings"]
 
@@ -54,6 +55,8 @@ class ServerConnection(Connection):
 
     settings: ServerSettings
     username: str  # set by ``basic_auth``
+    # What a PROXY header said: the addresses are then the client's and the proxy's.
+    proxied: ProxiedAddresses | None = None
 
     @property
     def server(self) -> Any:
@@ -80,6 +83,11 @@ class ServerConnection(Connection):
     def response(self) -> Response | None:
         """What ``process_request`` or ``process_response`` answered, if it did."""
         return None if self._details is None else self._details.response
+
+    def _address(self, name: str) -> Any:
+        if self.proxied is None or self._state == State.CLOSED:
+            return super()._address(name)
+        return self.proxied.source if name == "peername" else self.proxied.destination
 
     def respond(self, status: int, text: str) -> Response:
         """A plain-text response for ``process_request`` to return."""

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import structlog
 import typer
 
-from gateway import __version__, config, helpers, log
+from gateway import __version__, config, helpers, log, systemd
 from gateway.app import App
 from gateway.config import Config, ConfigError
 from gateway.server import Gateway
@@ -98,9 +98,7 @@ def _run(settings: Config, application: App | None, read: Callable[[], Config]) 
         uvloop.run(_serve(settings, application, read))
 
 
-async def _serve(
-    settings: Config, application: App | None, read: Callable[[], Config]
-) -> None:
+async def _serve(settings: Config, application: App | None, read: Callable[[], Config]) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -109,26 +107,33 @@ async def _serve(
         structlog.get_logger("gateway").warning(
             "dev mode: anyone who reaches this port may connect, subscribe and publish"
         )
-    gateway = Gateway(settings, application)
+    gateway = Gateway(settings, application, systemd.listening_sockets())
     if hasattr(signal, "SIGHUP"):
         loop.add_signal_handler(signal.SIGHUP, _reload, gateway, read)
     async with gateway:
+        gateway.notifier.ready()
         if not gateway.admits_anyone:
             structlog.get_logger("gateway").warning(
                 "nobody can connect: set a key in client.token, or "
                 "client.allow_anonymous_connect_without_token, or try it with --dev"
             )
         await stop.wait()
+        gateway.notifier.stopping()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)  # a second signal ends the process at once
 
 
 def _reload(gateway: Gateway, read: Callable[[], Config]) -> None:
     """Read the configuration again; one with a fault is refused whole."""
+    gateway.notifier.reloading()
     try:
         gateway.reload(read())
     except ConfigError as error:
         structlog.get_logger("gateway").error("not reloaded", error=str(error))
+        gateway.notifier.status(f"The last reload was refused: {error}")
+    else:
+        gateway.notifier.status("")
+    gateway.notifier.ready()
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ import jwt
 import msgspec
 import typer
 
-from gateway import config
+from gateway import config, tls
 from gateway.auth import (
     ConnectionClaims,
     InvalidToken,
@@ -76,6 +76,7 @@ def read(file: Path | None) -> tuple[Config, Node]:
     """A configuration with all that is made of it, or the end of the command."""
     try:
         settings = config.load(file, os.environ)
+        tls.make_contexts(settings)
         return settings, Node(settings, MemoryEngine())
     except ConfigError as error:
         raise fail(error) from None

@@ -16,8 +16,9 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
-from starlette.routing import Mount, Route
+from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp
 from uvicorn.config import Config as UvicornConfig
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
@@ -40,8 +41,8 @@ PAGE_HEADERS = {
 WEBSOCKET_PATH = "/connection/websocket"
 
 
-def make_app(node: Node) -> Starlette:
-    """The pages and probes of a node."""
+def make_app(node: Node, *, public: bool = True, internal: bool = True) -> Starlette:
+    """The pages and probes of a node: those for clients, those for operators and backends."""
     registry = CollectorRegistry()
     registry.register(NodeCollector(node))
 
@@ -59,16 +60,16 @@ def make_app(node: Node) -> Starlette:
         headers = {"Upgrade": "websocket", "Connection": "Upgrade"}  # RFC 9110 15.5.22
         return PlainTextResponse(text, 426, headers)
 
-    return Starlette(
-        routes=[
+    routes: list[BaseRoute] = [Route("/health", health)]
+    if public:
+        routes += [
             Route("/", demo),
-            Route("/health", health),
-            Route("/metrics", metrics),
             Route(WEBSOCKET_PATH, upgrade_required),
-            *api_routes(node),
             Mount("/static", _Pages(directory=STATIC, check_dir=False)),
         ]
-    )
+    if internal:
+        routes += [Route("/metrics", metrics), *api_routes(node)]
+    return Starlette(routes=routes)
 
 
 class _Pages(StaticFiles):
@@ -83,7 +84,7 @@ class _Pages(StaticFiles):
 class HttpSide:
     """What uvicorn's `Server` would keep: the shared state of its HTTP connections."""
 
-    def __init__(self, app: Starlette) -> None:
+    def __init__(self, app: ASGIApp) -> None:
         self._config = UvicornConfig(
             app, log_config=None, access_log=False, lifespan="off", ws="none", proxy_headers=False
         )
@@ -106,9 +107,13 @@ class HttpSide:
         for connection in list(self._state.connections):
             connection.transport.abort()
 
-    async def close(self) -> None:
-        """Let running responses finish, and close idle connections."""
+    def finish(self) -> None:
+        """Close idle connections, and others when their response is complete."""
         for connection in list(self._state.connections):
             connection.shutdown()
+
+    async def close(self) -> None:
+        """Let running responses finish, and close idle connections."""
+        self.finish()
         while self._state.connections or self._state.tasks:  # noqa: ASYNC110, uvicorn has no event
             await asyncio.sleep(0.02)

@@ -10,6 +10,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from gateway import tls
+
 if TYPE_CHECKING:
     from gateway.node import Node
 
@@ -67,10 +69,19 @@ class NodeCollector(Collector):
             ("origins_refused", "Connections of pages that may not.", counters.refused_origins),
             ("recoveries", "Subscriptions that asked for what they missed.", members.recoveries),
             ("recovered", "Of them, those that were given all of it.", members.recovered),
+            ("farewells_dropped", "Disconnect events not told.", self._node.farewells.dropped),
             ("positions_lost", "Subscriptions that lost a publication.", hub.gaps),
         )
         for name, text, value in counts:
             yield CounterMetricFamily(f"fastws_{name}", text, value)
+        expiry = GaugeMetricFamily(
+            "fastws_certificate_expiry_seconds",
+            "Unix time at which a certificate in use ends.",
+            labels=["file"],
+        )
+        for file, at in tls.expiries(self._node.config):
+            expiry.add_metric([file], at)
+        yield expiry
         hooks = getattr(self._node.app.app, "hooks", {})
         labelled = (
             ("disconnects", "Ended client connections.", "code", counters.disconnects),

@@ -15,6 +15,7 @@ from gateway.administration import Administration
 from gateway.admission import Admission
 from gateway.app import App, NoApp
 from gateway.app.calls import AppCalls
+from gateway.app.farewells import Farewells
 from gateway.auth import (
     Revocations,
     TokenVerifier,
@@ -39,6 +40,7 @@ from gateway.model import (
 )
 from gateway.session import Session, Subscription
 from gateway.stepping import start
+from gateway.tracing import Tracing
 from gateway.transports.base import GONE, Transport
 
 # Close codes of clients that are worth a label of their own: one for each code that a client can
@@ -77,9 +79,12 @@ class Node:
         self.hub = hub if hub is not None else Hub()
         self.clients = Clients()
         self.counters = Counters()
+        self.tracing = Tracing()
         self.heartbeat: Heartbeat | None = None  # comes with the listening server
         self.limits = Limits(config.client)
-        self.app = AppCalls(app if app is not None else NoApp())
+        application = app if app is not None else NoApp()
+        self.app = AppCalls(application)
+        self.farewells = Farewells(application, application.disconnect_rate, clock, wall)
         self.revocations = Revocations(wall)
         self.uid = new_id()
         self.started_at = clock()
@@ -128,6 +133,7 @@ class Node:
         await self.engine.start(self.hub)
 
     async def close(self) -> None:
+        self.farewells.close()
         await self.engine.close()
 
     def tick(self) -> None:
@@ -153,7 +159,7 @@ class Node:
     def disconnect(self, session: Session, disconnect: Disconnect) -> None:
         """Close a client's connection. It is out of all channels at once."""
         if not session.ended:
-            left = self._end(session, str(disconnect.code))
+            left = self._end(session, disconnect.code, disconnect.reason)
             session.transport.close(disconnect.code, disconnect.reason)
             start(self.members.left(left))
 
@@ -166,7 +172,7 @@ class Node:
         ended = []
         for number, session in enumerate(sessions):
             if not session.ended:
-                ended.append(self._end(session, str(disconnect.code)))
+                ended.append(self._end(session, disconnect.code, disconnect.reason))
                 session.transport.close(disconnect.code, disconnect.reason)
             if number % _AT_ONCE == 0:
                 await asyncio.sleep(0)
@@ -183,16 +189,23 @@ class Node:
         if self.heartbeat is not None:
             self.heartbeat.close(session)
         if not session.ended:
-            left = self._end(session, str(code) if code in _CLIENT_CLOSE_CODES else "other")
+            left = self._end(session, code)
             start(self.members.left(left))
         session.transport = GONE  # they refer to each other: do not leave it to the collector
 
-    def _end(self, session: Session, code: str) -> list[tuple[Subscription, bool]]:
-        """Nothing is sent to the session from now on. What it left is still to be told."""
-        log.debug("client ended", client=session.id, code=code)
+    def _end(
+        self, session: Session, code: int, reason: str | None = None
+    ) -> list[tuple[Subscription, bool]]:
+        """Nothing is sent to the session from now on. What it left is still to be told.
+
+        ``reason``: ours; ``None`` if the client has left, or is lost.
+        """
+        log.debug("client ended", client=session.id, address=session.address, code=code)
         session.ended = True
-        self.counters.disconnects[code] += 1
+        known = reason is not None or code in _CLIENT_CLOSE_CODES
+        self.counters.disconnects[str(code) if known else "other"] += 1
         if session.info is not None:
+            self.farewells.tell(session, code, reason or "")
             self.counters.sessions -= 1
             self.clients.remove(session)
         session.inbox = None  # a command that waits finds out when it goes on

@@ -4,27 +4,34 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import structlog
 from msgspec import structs
 
 import fastws
-from gateway import codes
+from gateway import codes, systemd, tls
+from gateway.addresses import ClientAddresses, Forwarded
 from gateway.app import App, NoApp
 from gateway.auth.handshake import OriginCheck, select_subprotocol, token_of
-from gateway.config import Config
+from gateway.config import Config, HttpServer, Proxy
 from gateway.engines import MemoryEngine
 from gateway.heartbeat import Heartbeat
 from gateway.http import WEBSOCKET_PATH, HttpSide, make_app
+from gateway.listening import Place
 from gateway.node import Node
 from gateway.protocols.centrifuge import CentrifugeJson
 from gateway.session import Session
 from gateway.stepping import start
+from gateway.tracing import make_tracing
 from gateway.transports.websocket import OPENING, WebSocketEndpoint
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace.export import SpanExporter
 
 log = structlog.get_logger("gateway")
 
@@ -37,22 +44,42 @@ DRAIN_PERIOD = 0.1
 
 # Sections that take effect at a start only. Of the others, the heartbeat's times, the queue's size
 # and the webhooks do too.
-FIXED = ("dev", "http_server", "http_api", "websocket", "rpc", "engine", "log")
+FIXED = ("dev", "http_server", "http_api", "websocket", "rpc", "engine", "opentelemetry", "log")
 
 
 class Gateway:
     """One gateway process on the running loop. ``async with`` starts and stops it.
 
-    ``app`` decides in place of the webhooks of the configuration. Raises `ConfigError` for keys of
-    tokens that cannot be used.
+    ``app`` decides in place of the webhooks of the configuration; ``sockets`` are those of
+    `systemd.listening_sockets`; ``span_exporter`` is where traces go instead of over OTLP. Raises
+    `ConfigError` for keys of tokens and certificates that cannot be used.
     """
 
-    def __init__(self, config: Config, app: App | None = None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        app: App | None = None,
+        sockets: dict[str, list[socket.socket]] | None = None,
+        span_exporter: SpanExporter | None = None,
+    ) -> None:
         self.config = config
         self.app = app if app is not None else _webhooks(config)
         self.node = Node(config, MemoryEngine(), app=self.app)
-        self._http = HttpSide(make_app(self.node))
+        self.node.tracing = make_tracing(config.opentelemetry, self.node.uid, span_exporter)
+        self.notifier = systemd.Notifier()
+        self._contexts = tls.make_contexts(config)
+        self._addresses = ClientAddresses(config.http_server)
+        passed = dict(sockets or {})
+        internal = passed.pop(systemd.INTERNAL, [])
+        self._passed = [each for some in passed.values() for each in some], internal
+        self._has_internal = bool(config.http_server.internal_address or internal)
+        self._http = HttpSide(
+            Forwarded(make_app(self.node, internal=not self._has_internal), self._addresses)
+        )
+        self._internal_http = HttpSide(make_app(self.node, public=False))
         self._server: fastws.Server | None = None
+        self._internal: fastws.Server | None = None
+        self._places: list[Place] = []
         self._endpoint = WebSocketEndpoint(self.node, CentrifugeJson(self.node))
         self._origins = OriginCheck(config.client.allowed_origins)
         self._clockwork: asyncio.Task[None] | None = None
@@ -75,8 +102,13 @@ class Gateway:
 
     @property
     def port(self) -> int:
-        """The port that it listens on."""
-        return int(self.server.sockets[0].getsockname()[1])
+        """The port that it listens on; 0 on a Unix socket."""
+        return _port(self.server)
+
+    @property
+    def internal_port(self) -> int:
+        """The port of the internal server, 0 on a Unix socket, or without one."""
+        return _port(self._internal) if self._internal is not None else 0
 
     async def __aenter__(self) -> Gateway:
         await self.start()
@@ -86,16 +118,22 @@ class Gateway:
         await self.stop()
 
     async def start(self) -> None:
-        """Start the engine, then listen. Raises `OSError` when the port is not to be had."""
+        """Start the engine, then listen. Raises `OSError` when an address is not to be had."""
         config, node = self.config, self.node
         self.app.node = node
         await node.start()
         await self.app.start()
         try:
+            if self._has_internal:
+                self._internal = await self._listen_internally()
             self._server = await self._listen()
         except BaseException:
+            if self._internal is not None:
+                self._internal.close()
+            self._leave_places()
             await self.app.close()
             await node.close()
+            await node.tracing.close()
             raise
         node.heartbeat = Heartbeat(
             np.asarray(self._server.reactor.last_seen),
@@ -107,15 +145,58 @@ class Gateway:
             on_expired=node.admission.expire,
         )
         self._clockwork = asyncio.get_running_loop().create_task(self._tick())
-        log.info("listening", address=config.http_server.address, port=self.port)
+        where = [place.names(server.sockets) for place, server in self._listening()]
+        log.info(
+            "listening",
+            address=config.http_server.address,
+            port=self.port,
+            sockets=where[-1],
+            **({"internal": where[0]} if self._has_internal else {}),
+        )
+
+    def _listening(self) -> list[tuple[Place, fastws.Server]]:
+        servers = [each for each in (self._internal, self._server) if each is not None]
+        return list(zip(self._places, servers, strict=True))
+
+    def _place(self, address: str, port: int, passed: list[socket.socket]) -> Place:
+        settings = self.config.http_server
+        place = Place(
+            address,
+            port,
+            passed=passed,
+            reuse_port=settings.reuse_port,
+            mode=int(settings.unix_socket_mode, 8),
+        )
+        self._places.append(place)
+        return place
+
+    def _leave_places(self) -> None:
+        for place in self._places:
+            place.close()
+        self._places.clear()
+
+    async def _listen_internally(self) -> fastws.Server:
+        settings = self.config.http_server
+        place = self._place(settings.internal_address, settings.internal_port, self._passed[1])
+        return await fastws.serve(
+            fastws.Listener,
+            **place.arguments,
+            process_request=lambda ws, request: ws.respond(404, "There is no WebSocket here.\n"),
+            http=self._internal_http.protocol_factory,
+            compression=None,
+            ssl=self._contexts[1],
+        )
 
     async def _listen(self) -> fastws.Server:
         config = self.config
+        settings = config.http_server
+        place = self._place(settings.address, settings.port, self._passed[0])
         takes_subprotocols = bool(config.client.token_source.subprotocol_prefix)
         return await fastws.serve(
             self._endpoint.new_session,
-            config.http_server.address,
-            config.http_server.port,
+            **place.arguments,
+            ssl=self._contexts[0],
+            proxy_protocol=settings.trusted_proxies if settings.proxy_protocol else (),
             process_request=self._route,
             select_subprotocol=self._subprotocol if takes_subprotocols else None,
             http=self._http.protocol_factory,
@@ -128,26 +209,37 @@ class Gateway:
     def reload(self, config: Config) -> None:
         """Take what can change without dropping anyone; warns of what needs a restart.
 
-        Raises `ConfigError`, and then nothing has changed.
+        Certificates are read again, and new connections get them. Raises `ConfigError`, and then
+        nothing has changed.
         """
+        server = _with_tls_of(self.config.http_server, config.http_server)
         fixed = [name for name in FIXED if getattr(config, name) != getattr(self.config, name)]
+        if server == config.http_server and "http_server" in fixed:
+            fixed.remove("http_server")
+        kept = {name: getattr(self.config, name) for name in FIXED}
+        config = structs.replace(config, **{**kept, "http_server": server})
+        contexts = tls.make_contexts(config)
+        self.node.reload(config)
         if fixed:
             log.warning("needs a restart", sections=fixed)
-        config = structs.replace(config, **{name: getattr(self.config, name) for name in FIXED})
-        self.node.reload(config)
         self.config = config
+        self._contexts = contexts
+        for listening, context in zip((self._server, self._internal), contexts, strict=True):
+            if listening is not None and context is not None:
+                listening.ssl = context
         self._origins = OriginCheck(config.client.allowed_origins)
         log.info("reloaded")
 
     def _route(self, ws: fastws.ServerConnection, request: fastws.Request) -> Any:
         if request.path.partition("?")[0] != WEBSOCKET_PATH:
             return ws.respond(404, "There is no WebSocket here.\n")
-        if not self._origins.allows(request):
+        peer, get_all = ws.remote_address, request.headers.get_all
+        secure = self._contexts[0] is not None or self._addresses.is_secure(peer, get_all)
+        if not self._origins.allows(request, secure=secure):
             self.node.counters.refused_origins += 1
             return ws.respond(403, "Pages of this origin may not connect.\n")
-        limits, address = self.node.limits, ""
-        if limits.counts_addresses:
-            address = str(ws.remote_address[0])
+        limits = self.node.limits
+        address = self._addresses.address(peer, get_all)
         refusal = limits.check_connection(
             address, self.node.counters.connections, self.node.clock()
         )
@@ -159,8 +251,7 @@ class Gateway:
             for name in self.app.http_headers
             if (values := request.headers.get_all(name))
         }
-        if token or headers or address:
-            setattr(ws, OPENING, (token, headers or None, address))
+        setattr(ws, OPENING, (token, headers or None, address))
         return None
 
     def _subprotocol(self, ws: fastws.Connection, offered: Sequence[str]) -> str | None:
@@ -181,6 +272,8 @@ class Gateway:
                 if now >= next_second:
                     next_second = now + 1.0
                     self._http.tick()
+                    self._internal_http.tick()
+                    self.notifier.tick(now)
                     self.node.tick()
                 if delay and now >= next_check:
                     next_check = now + delay
@@ -210,12 +303,15 @@ class Gateway:
         goodbye = codes.SHUTDOWN
         log.info("stopping", connections=self.node.counters.connections)
         server.close(close_connections=False)
+        self._places.pop().close()
+        self._http.finish()  # backends go to whoever listens now
         assert self.node.heartbeat is not None
         try:
             async with asyncio.timeout(self.config.shutdown.timeout):
                 await self._drain()
                 server.close(code=goodbye.code, reason=goodbye.reason)
                 await asyncio.gather(server.wait_closed(), self._http.close())
+                await self.node.farewells.finish()
         except TimeoutError:
             log.warning("cutting connections", connections=len(server.connections))
             server.close(code=goodbye.code, reason=goodbye.reason)
@@ -226,14 +322,37 @@ class Gateway:
             self._clockwork.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._clockwork
+        # Probes and metrics are there until the end.
+        if self._internal is not None:
+            self._internal.close()
+            self._internal_http.abort()
+            await self._internal.wait_closed()
+            self._internal = None
+        self._leave_places()
         await self.app.close()
         await self.node.close()
+        await self.node.tracing.close()
         log.info("stopped")
+
+
+def _port(server: fastws.Server) -> int:
+    address = server.sockets[0].getsockname()
+    return int(address[1]) if isinstance(address, tuple) else 0
+
+
+def _with_tls_of(old: HttpServer, new: HttpServer) -> HttpServer:
+    """``old`` with the files of ``new`` where TLS is on in both: turning it on takes a restart."""
+    changes: dict[str, Any] = {}
+    for name in ("tls", "internal_tls"):
+        if getattr(old, name).enabled and getattr(new, name).enabled:
+            changes[name] = getattr(new, name)
+    return structs.replace(old, **changes)
 
 
 def _webhooks(config: Config) -> App:
     proxies = (config.client.proxy, config.channel.proxy, config.rpc)
-    if not any(getattr(each, name).enabled for each in proxies for name in each.__struct_fields__):
+    hooks = [getattr(each, name) for each in proxies for name in each.__struct_fields__]
+    if not any(hook.enabled for hook in hooks if isinstance(hook, Proxy)):
         return NoApp()
     from gateway.app.webhooks import Webhooks  # needs aiohttp, which others do not
 

@@ -92,7 +92,7 @@ class Session:
         self.info: ClientInfo | None = None  # None until the client has connected
         self.token = ""  # from the opening request, until the client has connected
         self.headers: dict[str, str] | None = None  # from there too, for the application
-        self.address = ""  # where addresses are counted
+        self.address = ""  # IP address that the client comes from
         self.bucket: Bucket | None = None  # where commands are
         self.credentials: Credentials | None = None
         self.expire_at = 0.0  # Unix time; 0 for never

@@ -5,6 +5,7 @@
 #   tools/setup.sh compiler             a C compiler, if one can be installed; without it fastws runs on pure Python
 #   tools/setup.sh clang                clang with libFuzzer and the run-time libraries of its sanitizers
 #   tools/setup.sh install DIR EXTRAS   this checkout, editable, with the named extras, into the environment DIR
+#   tools/setup.sh proxies              nginx and HAProxy, which tests of deploy/ put in front of the gateway
 #   tools/setup.sh browser              Node.js with the clients of tests/e2e, and Chromium
 #
 # As root on Debian or Ubuntu it installs system packages with apt-get; otherwise it says which ones are missing.
@@ -88,6 +89,15 @@ sys.exit(not build_backend.compiler_works())'; then
         export FASTWS_BUILD=require
     fi
     retry "$python" -m pip install --quiet --no-build-isolation --editable ".[$extras]"
+}
+
+proxies() {
+    # Debian's packages start a server of their own where an init system runs: it is not ours to stop.
+    local program missing=()
+    for program in nginx haproxy; do
+        if ! have "$program" && [ ! -x "/usr/sbin/$program" ]; then missing+=("$program"); fi
+    done
+    [ ${#missing[@]} -eq 0 ] || packages "${missing[@]}" || say "without ${missing[*]} their tests are skipped"
 }
 
 browser() {

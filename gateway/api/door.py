@@ -90,13 +90,23 @@ class _Door:
     # -- endpoints
 
     async def call(self, request: Request) -> Response:
-        return await self._answer(request, self._call)
+        return await self._traced("/api/{method}", request, self._call)
 
     async def batch(self, request: Request) -> Response:
-        return await self._answer(request, self._batch)
+        return await self._traced("/api/batch", request, self._batch)
 
     async def old(self, request: Request) -> Response:
-        return await self._answer(request, self._old)
+        return await self._traced("/api", request, self._old)
+
+    async def _traced(
+        self, route: str, request: Request, work: Callable[[Request, bytes], Awaitable[bytes]]
+    ) -> Response:
+        with self._node.tracing.serve(f"POST {route}", request.headers) as span:
+            span.set("http.request.method", "POST")
+            span.set("http.route", route)
+            response = await self._answer(request, work)
+            span.set("http.response.status_code", response.status_code)
+            return response
 
     async def _answer(
         self, request: Request, work: Callable[[Request, bytes], Awaitable[bytes]]
@@ -160,6 +170,13 @@ class _Door:
             return {"error": codes.METHOD_NOT_FOUND}
         request = _decode(_decoders[method], arguments or b"{}")
         self._node.counters.api_calls[method] += 1
+        with self._node.tracing.call(method) as span:
+            reply = await self._reply(method, request)
+            if "error" in reply:
+                span.fail(str(reply["error"].code))
+            return reply
+
+    async def _reply(self, method: str, request: Any) -> dict[str, Any]:
         try:
             return {"result": await self._methods[method](request)}
         except Refused as refusal:

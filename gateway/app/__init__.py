@@ -4,6 +4,7 @@ from gateway.app.base import App, NoApp
 from gateway.app.events import (
     ConnectEvent,
     ConnectReply,
+    DisconnectEvent,
     PublishEvent,
     PublishReply,
     RefreshEvent,
@@ -21,6 +22,7 @@ __all__ = [
     "ConnectEvent",
     "ConnectReply",
     "Disconnect",
+    "DisconnectEvent",
     "Disconnected",
     "Error",
     "NoApp",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from gateway.app.events import (
     ConnectEvent,
     ConnectReply,
+    DisconnectEvent,
     PublishEvent,
     PublishReply,
     RefreshEvent,
@@ -35,6 +36,7 @@ class App:
     """
 
     node: Node  # for publishing and the like; set before `start`
+    disconnect_rate = 0  # clients told of per second when many go at once; 0: no limit
     http_headers: tuple[str, ...] = ()  # of the opening request, that handlers get
 
     async def start(self) -> None:
@@ -61,6 +63,9 @@ class App:
 
     async def publish(self, event: PublishEvent, headers: Headers) -> PublishReply:
         raise Refused(NOT_AVAILABLE)
+
+    async def disconnect(self, event: DisconnectEvent, headers: Headers) -> None:
+        """A client is gone. Best effort, see `gateway.app.farewells`."""
 
     async def rpc(self, event: RpcEvent, headers: Headers) -> RpcReply:
         raise Refused(NOT_AVAILABLE)

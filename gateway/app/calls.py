@@ -45,7 +45,9 @@ class AppCalls:
         self, session: Session, client: str, data: Raw | UnsetType, name: str, version: str
     ) -> tuple[ConnectionClaims, Raw | UnsetType]:
         """Who a client without a token is, and what it is told."""
-        event = ConnectEvent(client=client, data=data, name=name, version=version)
+        event = ConnectEvent(
+            client=client, address=session.address, data=data, name=name, version=version
+        )
         reply = await _own_task(self.app.connect(event, session.headers))
         subs = {
             name: SubscribeOptions(
@@ -66,7 +68,9 @@ class AppCalls:
 
     async def refresh(self, session: Session) -> RefreshReply:
         """Whether a client goes on."""
-        event = RefreshEvent(client=session.id, user=session.user, meta=_meta(session))
+        event = RefreshEvent(
+            client=session.id, address=session.address, user=session.user, meta=_meta(session)
+        )
         return await _own_task(self.app.refresh(event, session.headers))
 
     async def subscribe(
@@ -75,6 +79,7 @@ class AppCalls:
         """On what terms a client may subscribe."""
         event = SubscribeEvent(
             client=session.id,
+            address=session.address,
             user=session.user,
             meta=_meta(session),
             channel=request.channel,
@@ -90,14 +95,23 @@ class AppCalls:
     async def sub_refresh(self, session: Session, channel: str) -> RefreshReply:
         """Whether a subscription goes on."""
         event = SubRefreshEvent(
-            client=session.id, user=session.user, meta=_meta(session), channel=channel
+            client=session.id,
+            address=session.address,
+            user=session.user,
+            meta=_meta(session),
+            channel=channel,
         )
         return await _own_task(self.app.sub_refresh(event, session.headers))
 
     async def publish(self, session: Session, channel: str, data: Raw) -> tuple[Raw, bool]:
         """What is published for a client, and whether the history is to leave it out."""
         event = PublishEvent(
-            client=session.id, user=session.user, meta=_meta(session), channel=channel, data=data
+            client=session.id,
+            address=session.address,
+            user=session.user,
+            meta=_meta(session),
+            channel=channel,
+            data=data,
         )
         reply = await _own_task(self.app.publish(event, session.headers))
         changed = content(reply.data, reply.b64data)
@@ -106,7 +120,12 @@ class AppCalls:
     async def rpc(self, session: Session, method: str, data: Raw | UnsetType) -> Raw | UnsetType:
         """The answer to a question of a client."""
         event = RpcEvent(
-            client=session.id, user=session.user, meta=_meta(session), method=method, data=data
+            client=session.id,
+            address=session.address,
+            user=session.user,
+            meta=_meta(session),
+            method=method,
+            data=data,
         )
         reply = await _own_task(self.app.rpc(event, session.headers))
         return content(reply.data, reply.b64data)

@@ -18,6 +18,7 @@ class Event(Struct, kw_only=True):
     """Which client it is about."""
 
     client: str
+    address: str = ""  # IP address that it comes from
     transport: str = "websocket"
     protocol: str = "json"
     encoding: str = "json"
@@ -97,6 +98,14 @@ class PublishReply(Struct, kw_only=True):
     data: Raw | UnsetType = UNSET
     b64data: str = ""
     skip_history: bool = False
+
+
+class DisconnectEvent(Event, kw_only=True):
+    """A client that had connected is gone. Nothing is expected in answer."""
+
+    code: int  # close code: ours, or the client's
+    reason: str = ""  # ours, empty if the client has left
+    time: int = 0  # when, in Unix seconds: this may come late
 
 
 class RpcEvent(Event, kw_only=True):

@@ -20,6 +20,7 @@ from gateway.app.base import App, Headers
 from gateway.app.events import (
     ConnectEvent,
     ConnectReply,
+    DisconnectEvent,
     Event,
     PublishEvent,
     PublishReply,
@@ -96,11 +97,13 @@ class Webhooks(App):
             "subscribe": config.channel.proxy.subscribe,
             "sub_refresh": config.channel.proxy.sub_refresh,
             "publish": config.channel.proxy.publish,
+            "disconnect": config.client.proxy.disconnect,
             "rpc": config.rpc.proxy,
         }
         self.hooks = {
             name: Hook(name, each, clock) for name, each in settings.items() if each.enabled
         }
+        self.disconnect_rate = config.client.proxy.disconnect_rate_limit
         wanted = {name for hook in self.hooks.values() for name in hook.settings.http_headers}
         self.http_headers = tuple(sorted(wanted))
         self._http: aiohttp.ClientSession | None = None
@@ -134,6 +137,16 @@ class Webhooks(App):
     async def publish(self, event: PublishEvent, headers: Headers) -> PublishReply:
         return await self._ask("publish", event, headers, PublishReply)
 
+    async def disconnect(self, event: DisconnectEvent, headers: Headers) -> None:
+        """Whatever the backend answers with status 200 is good."""
+        hook = self.hooks["disconnect"]
+        hook.check()
+        try:
+            await self._post(hook, _encode(event), headers or {})
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise self._failed(hook, error) from None
+        hook.note(failed=False)
+
     async def rpc(self, event: RpcEvent, headers: Headers) -> RpcReply:
         return await self._ask("rpc", event, headers, RpcReply)
 
@@ -141,13 +154,11 @@ class Webhooks(App):
         hook = self.hooks[name]
         hook.check()
         try:
-            reply = _decode(await self._post(hook.settings, _encode(event), headers or {}))
+            reply = _decode(await self._post(hook, _encode(event), headers or {}))
             answered = reply.result
             result = msgspec.json.decode(answered or b"{}", type=kind)
         except (aiohttp.ClientError, OSError, TimeoutError, msgspec.DecodeError) as error:
-            hook.note(failed=True)
-            log.warning("webhook failed", event_name=name, error=repr(error))
-            raise WebhookFailed(f"{name}: {error!r}") from None
+            raise self._failed(hook, error) from None
         hook.note(failed=False)
         if reply.disconnect is not None:
             raise Disconnected(reply.disconnect, f"the backend answered {name} with it")
@@ -157,22 +168,36 @@ class Webhooks(App):
             raise WebhookFailed(f"{name}: neither a result nor an error")
         return result
 
-    async def _post(self, settings: Proxy, body: bytes, headers: Any) -> bytes:
+    def _failed(self, hook: Hook, error: Exception) -> WebhookFailed:
+        hook.note(failed=True)
+        log.warning("webhook failed", event_name=hook.name, error=repr(error))
+        return WebhookFailed(f"{hook.name}: {error!r}")
+
+    async def _post(self, hook: Hook, body: bytes, headers: Any) -> bytes:
         assert self._http is not None, "start() first"
+        settings = hook.settings
         wanted = {each.lower() for each in settings.http_headers}
         passed = {name: value for name, value in headers.items() if name.lower() in wanted}
-        async with self._http.post(
-            settings.endpoint,
-            data=body,
-            headers={**passed, "Content-Type": "application/json"},
-            timeout=aiohttp.ClientTimeout(total=settings.timeout),
-            allow_redirects=False,
-        ) as response:
-            if response.status != 200:
-                raise WebhookFailed(f"status {response.status}")
-            content = await response.content.read(_MAX_REPLY + 1)
-            while len(content) <= _MAX_REPLY and (more := await response.content.read(_MAX_REPLY)):
-                content += more
-            if len(content) > _MAX_REPLY:
-                raise WebhookFailed(f"an answer of more than {_MAX_REPLY} bytes")
-            return content
+        sent = {**passed, "Content-Type": "application/json"}
+        with self.node.tracing.ask(f"POST {hook.name}", sent) as span:
+            span.set("http.request.method", "POST")
+            async with self._http.post(
+                settings.endpoint,
+                data=body,
+                headers=sent,
+                timeout=aiohttp.ClientTimeout(total=settings.timeout),
+                allow_redirects=False,
+            ) as response:
+                span.set("http.response.status_code", response.status)
+                if response.status != 200:
+                    raise WebhookFailed(f"status {response.status}")
+                return await _content(response)
+
+
+async def _content(response: aiohttp.ClientResponse) -> bytes:
+    content = await response.content.read(_MAX_REPLY + 1)
+    while len(content) <= _MAX_REPLY and (more := await response.content.read(_MAX_REPLY)):
+        content += more
+    if len(content) > _MAX_REPLY:
+        raise WebhookFailed(f"an answer of more than {_MAX_REPLY} bytes")
+    return content

@@ -25,8 +25,8 @@ class OriginCheck:
         parts = (map(re.escape, each.lower().split("*")) for each in allowed)
         self._patterns = [re.compile(".*".join(each)) for each in parts]
 
-    def allows(self, request: fastws.Request) -> bool:
-        """Whether the request may become a connection."""
+    def allows(self, request: fastws.Request, *, secure: bool = False) -> bool:
+        """Whether the request may become a connection. ``secure``: it is known to be over TLS."""
         origins = request.headers.get_all("Origin")
         if not origins:
             return True
@@ -36,13 +36,19 @@ class OriginCheck:
         if self._patterns:
             return any(pattern.fullmatch(origin) for pattern in self._patterns)
         hosts = request.headers.get_all("Host")
-        return len(hosts) == 1 and _is_same_host(origin, hosts[0].lower())
+        return len(hosts) == 1 and _is_same_host(origin, hosts[0].lower(), secure)
 
 
-def _is_same_host(origin: str, host: str) -> bool:
-    """Host and port are the same. The scheme may differ: TLS may end in front of us."""
+def _is_same_host(origin: str, host: str, secure: bool) -> bool:
+    """Host and port are the same. The scheme may differ: TLS may end in front of us.
+
+    Where it is known not to, a page that came without TLS is another origin: anyone on the way may
+    have written it.
+    """
     try:
         page = urlsplit(origin)
+        if secure and page.scheme not in ("https", "wss"):
+            return False
         default = _DEFAULT_PORTS.get(page.scheme)
         ours = urlsplit(f"//{host}")
         return bool(page.hostname) and (page.hostname, page.port or default) == (

@@ -17,7 +17,8 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import msgspec
 from msgspec import Struct
 
-from gateway.config.sections import SECONDS, Config, Token
+from fastws.networks import Networks
+from gateway.config.sections import SECONDS, Config, HttpServer, Token
 
 ENV_PREFIX = "FASTWS_"
 
@@ -37,8 +38,12 @@ _ENV_OF_OTHERS = {
     ]
 }
 
-# Kubernetes gives every pod the addresses of the services around it; one may be called "fastws".
-_ENV_OF_KUBERNETES = re.compile(r"FASTWS_(SERVICE_(HOST|PORT(_\w+)?)|PORT(_\d+_(TCP|UDP)(_\w+)?)?)")
+# Kubernetes gives every pod the addresses of the services around it; one may be called "fastws", or
+# "fastws-gateway".
+_ENV_OF_KUBERNETES = re.compile(
+    r"FASTWS_(?:\w+_)??(?:(?:SERVICE_(?:HOST|PORT(?:_\w+)?)|PORT_\d+_(?:TCP|UDP|SCTP)(?:_\w+)?)=.*"
+    r"|PORT=(?:tcp|udp|sctp)://.*)"
+)
 
 _DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|s|m|h|d))+")
 _DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
@@ -119,7 +124,7 @@ def _from_environ(environ: Mapping[str, str]) -> Iterator[tuple[str, Any]]:
         key = by_variable.get(variable)
         if key is not None:
             yield key, _convert(key, text, variable)
-        elif not _ENV_OF_KUBERNETES.fullmatch(variable):
+        elif not _ENV_OF_KUBERNETES.fullmatch(f"{variable}={text}"):
             hint = _suggest(variable, by_variable)
             raise ConfigError(f"unknown environment variable {variable}{hint}")
 
@@ -217,10 +222,29 @@ def _check(config: Config) -> None:
             f"http_server.workers = {config.http_server.workers}: the engine "
             f"{config.engine.type!r} keeps channels within one process, so only 1 is possible"
         )
+    _check_http_server(config.http_server)
     _check_channels(config)
     _check_proxies(config)
     _check_token("client.token", client.token)
     _check_token("client.subscription_token", client.subscription_token)
+
+
+def _check_http_server(server: HttpServer) -> None:
+    for where, tls in (
+        ("http_server.tls", server.tls),
+        ("http_server.internal_tls", server.internal_tls),
+    ):
+        if tls.enabled and not tls.cert_pem_file:
+            raise ConfigError(f"{where}.enabled needs {where}.cert_pem_file")
+    try:
+        trusted = Networks(server.trusted_proxies)
+    except ValueError as error:
+        raise ConfigError(f"http_server.trusted_proxies: {error}") from None
+    if server.proxy_protocol and not trusted:
+        raise ConfigError(
+            "http_server.proxy_protocol needs http_server.trusted_proxies: nobody else may say "
+            "where a client comes from"
+        )
 
 
 def _check_channels(config: Config) -> None:
@@ -261,6 +285,7 @@ def _check_proxies(config: Config) -> None:
     for where, proxy in (
         ("client.proxy.connect", client.connect),
         ("client.proxy.refresh", client.refresh),
+        ("client.proxy.disconnect", client.disconnect),
         ("channel.proxy.subscribe", channel.subscribe),
         ("channel.proxy.publish", channel.publish),
         ("channel.proxy.sub_refresh", channel.sub_refresh),

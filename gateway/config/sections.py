@@ -20,12 +20,35 @@ UnixTime = Annotated[int, Meta(ge=0, le=2**53)]
 Mark = Annotated[str, Meta(max_length=8)]  # a sign that has a meaning in names of channels
 
 
+class Tls(Struct, frozen=True):
+    """TLS of a listening port. Files are PEM; with a CA for them, clients need a certificate."""
+
+    enabled: bool = False
+    cert_pem_file: str = ""
+    key_pem_file: str = ""
+    client_ca_pem_file: str = ""
+    client_auth: Literal["required", "optional"] = "required"
+    min_version: Literal["1.2", "1.3"] = "1.2"
+
+
 class HttpServer(Struct, frozen=True):
-    """Where to listen. Port 0 takes a free one."""
+    """Where to listen, and which proxies are believed.
+
+    An address is a host, or ``unix:`` and a path. Port 0 takes a free one.
+    """
 
     address: str = "127.0.0.1"
     port: Port = 8000
     workers: Annotated[int, Meta(ge=1, le=1024)] = 1
+    reuse_port: bool = False
+    unix_socket_mode: Annotated[str, Meta(pattern="^0?[0-7]{3}$")] = "0660"
+    tls: Tls = field(default_factory=Tls)
+    internal_address: str = ""
+    internal_port: Port = 9000
+    internal_tls: Tls = field(default_factory=Tls)
+    trusted_proxies: list[str] = field(default_factory=list)
+    proxy_protocol: bool = False
+    forwarded_header: Literal["x-forwarded-for", "forwarded", "none"] = "x-forwarded-for"
 
 
 class HttpApi(Struct, frozen=True):
@@ -91,6 +114,8 @@ class ClientProxies(Struct, frozen=True):
 
     connect: Proxy = field(default_factory=Proxy)
     refresh: Proxy = field(default_factory=Proxy)
+    disconnect: Proxy = field(default_factory=Proxy)
+    disconnect_rate_limit: Count = 100
 
 
 class ChannelProxies(Struct, frozen=True):
@@ -212,6 +237,12 @@ class Engine(Struct, frozen=True):
     type: Literal["memory"] = "memory"
 
 
+class OpenTelemetry(Struct, frozen=True):
+    """Traces of API requests and webhooks. Where they go is in ``OTEL_…`` of the environment."""
+
+    enabled: bool = False
+
+
 class Shutdown(Struct, frozen=True):
     """How long a shutdown may take before connections are cut, and clients closed per second."""
 
@@ -237,5 +268,6 @@ class Config(Struct, frozen=True):
     channel: Channel = field(default_factory=Channel)
     rpc: Rpc = field(default_factory=Rpc)
     engine: Engine = field(default_factory=Engine)
+    opentelemetry: OpenTelemetry = field(default_factory=OpenTelemetry)
     shutdown: Shutdown = field(default_factory=Shutdown)
     log: Log = field(default_factory=Log)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from gateway.app import (
     ConnectReply,
     Disconnect,
     Disconnected,
+    DisconnectEvent,
     Error,
     RefreshEvent,
     RefreshReply,
@@ -25,6 +27,7 @@ from gateway.app import (
     SubRefreshEvent,
     SubscribeEvent,
     SubscribeReply,
+    farewells,
 )
 from gateway.app.base import Headers
 from gateway.app.webhooks import FAILURES, REST, Hook, WebhookFailed
@@ -221,7 +224,7 @@ Answer = Callable[[str, dict[str, Any]], Any]
 
 @contextlib.asynccontextmanager
 async def running(
-    answer: Answer, **flags: Any
+    answer: Answer, *hooks: str, **flags: Any
 ) -> AsyncIterator[tuple[Gateway, list[tuple[str, dict[str, Any], Any]]]]:
     """A gateway and a backend, and what the backend was asked: event, content, headers."""
     asked: list[tuple[str, dict[str, Any], Any]] = []
@@ -257,6 +260,7 @@ async def running(
         "channel.proxy.subscribe",
         "channel.proxy.publish",
         "rpc.proxy",
+        *hooks,
     ):
         keys[f"{where}.enabled"] = True
         keys[f"{where}.endpoint"] = f"http://127.0.0.1:{port}/{where.rpartition('.')[2]}"
@@ -331,6 +335,105 @@ async def test_whatever_a_backend_answers_the_client_gets_a_code(given: Any) -> 
             return
         error = (await client.read())["error"]
         assert error["code"] == (1000 if isinstance(given, dict) and "error" in given else 100)
+
+
+# -- clients that are gone
+
+
+async def test_a_backend_hears_of_clients_that_are_gone_also_at_a_stop() -> None:
+    async with running(friendly, "client.proxy.disconnect") as (gateway, asked):
+        async with Client(await connect(url(gateway))) as client:
+            name = (await client.ask({"connect": {}}))["connect"]["client"]
+        async with Client(await connect(url(gateway))):
+            pass  # it has never connected
+        async with Client(await connect(url(gateway))) as staying:
+            await staying.ask({"connect": {}})
+            await gateway.stop()
+    gone = [content for event, content, _ in asked if event == "disconnect"]
+    assert [(each["code"], each.get("reason")) for each in gone] == [(1000, ""), (3001, "shutdown")]
+    assert (gone[0]["client"], gone[0]["user"], gone[0]["meta"]) == (name, "ann", {"m": 1})
+    assert gone[0]["address"] == "127.0.0.1" and abs(gone[0]["time"] - time.time()) < 60
+
+
+@pytest.mark.parametrize("given", [{}, web.Response(text="ok"), web.Response(status=500)])
+async def test_any_answer_to_a_farewell_will_do_and_a_failure_is_counted(given: Any) -> None:
+    def answer(event: str, content: dict[str, Any]) -> Any:
+        return given if event == "disconnect" else friendly(event, content)
+
+    async with running(answer, "client.proxy.disconnect") as (gateway, asked):
+        async with Client(await connect(url(gateway))) as client:
+            await client.ask({"connect": {}})
+        while asked[-1][0] != "disconnect":
+            await asyncio.sleep(0.01)
+        await gateway.node.farewells.finish()
+        hook = gateway.app.hooks["disconnect"]  # type: ignore[attr-defined]
+        assert (hook.calls, hook.failures) == (1, getattr(given, "status", 200) == 500)
+
+
+class Mourner(App):
+    """Is told of clients that are gone."""
+
+    def __init__(self, rate: int = 0) -> None:
+        self.disconnect_rate = rate
+        self.gone: list[int] = []
+        self.held: asyncio.Event | None = None
+
+    async def disconnect(self, event: DisconnectEvent, headers: Headers) -> None:
+        self.gone.append(event.code)
+        if self.held is not None:
+            await self.held.wait()
+        if event.code == 1002:
+            raise RuntimeError("a fault of the application")
+
+
+async def leave_all(world: World, *codes: int) -> None:
+    for code in codes:
+        world.client(token=token("ann")).leave(code)
+    await settle()
+
+
+async def test_farewells_go_at_a_limited_rate() -> None:
+    app = Mourner(rate=2)
+    async with World(config(), app=app) as world:
+        await leave_all(world, 1000, 1001, 1006, 1007)
+        assert app.gone == [1000, 1001]
+        world.now += 1
+        await world.node.farewells.finish()
+        assert app.gone == [1000, 1001, 1006, 1007]
+
+
+async def test_farewells_that_find_no_room_are_dropped_and_counted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(farewells, "_QUEUE", 3)
+    app = Mourner(rate=1)
+    async with World(config(), app=app) as world:
+        await leave_all(world, *[1000] * 6)
+        assert world.node.farewells.dropped == 3
+    assert world.node.farewells.dropped == 5  # and what was left at the end
+
+
+async def test_a_slow_application_holds_up_nobody_but_its_farewells(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(farewells, "_AT_ONCE", 2)
+    app = Mourner()
+    app.held = asyncio.Event()
+    async with World(config(), app=app) as world:
+        await leave_all(world, *[1000] * 5)
+        assert len(app.gone) == 2
+        world.client(token=token("ann"))
+        app.held.set()
+        await world.node.farewells.finish()
+        assert len(app.gone) == 5
+
+
+async def test_a_farewell_that_fails_is_the_applications_own_trouble() -> None:
+    app = Mourner()
+    async with World(config(), app=app) as world:
+        await leave_all(world, 1002, 1000)
+        await world.node.farewells.finish()
+        assert app.gone == [1002, 1000]
 
 
 async def test_a_gateway_that_can_not_listen_lets_go_of_its_backend() -> None:

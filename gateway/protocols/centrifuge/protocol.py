@@ -343,7 +343,12 @@ class _Batch:
                 await self._execute_frame(session.inbox.popleft())
             self.flush()
         except Disconnected as reason:
-            log.info("client refused", client=session.id, detail=reason.detail)
+            log.info(
+                "client refused",
+                client=session.id,
+                address=session.address,
+                detail=reason.detail,
+            )
             self.flush()
             self._protocol._node.disconnect(session, reason.disconnect)
         finally:
