@@ -146,6 +146,12 @@ class Channel:
         if self._ws._state == State.CLOSED:
             raise ClientDisconnected
         _TAKE[self._phase](self, event)
+        if self._phase == _RESPONDING:
+            # A body in parts goes at the client's pace.
+            try:
+                await self._ws._drain()
+            except ConnectionClosed as error:
+                raise ClientDisconnected from error
 
     # --- what the server says
 

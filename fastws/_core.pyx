@@ -518,8 +518,8 @@ cdef class Core(Decoder):
         iterable or asynchronous iterable as a fragment of one message (RFC 6455 5.4), which must be awaited.
 
         ``text=True`` sends bytes as text (they must be UTF-8), ``text=False`` a str as binary. ``compress``: whether to
-        compress it, if permessage-deflate was agreed on; by default from the threshold on. Takes effect at once and
-        never blocks; what is sent in one tick of the loop leaves in one system call. Returns an awaitable that is done
+        compress it, if permessage-deflate was agreed on; by default from the threshold on, which of fragments the first
+        must reach. Takes effect at once and never blocks; what is sent in one tick of the loop leaves in one system call. Returns an awaitable that is done
         unless the connection is above its high-water mark: a coroutine that awaits it is slowed down to the speed of
         the peer, a callback may ignore it. ``ConnectionClosed`` once the connection is closing; ``TypeError`` for
         anything else.
@@ -534,7 +534,7 @@ cdef class Core(Decoder):
         if self._state != OPEN:
             raise self._closed_error()
         if self._sending:
-            return self._send_later(message, text)
+            return self._send_later(message, text, compress)
         if self.deflate is not None and compress is not False and self.write_compressed(message, text, compress):
             pass
         elif type(message) is str:
@@ -556,7 +556,7 @@ cdef class Core(Decoder):
             try:
                 PyObject_GetBuffer(message, &view, PyBUF_SIMPLE)
             except (TypeError, ValueError, BufferError):
-                return self._send_fragments(message, text)
+                return self._send_fragments(message, text, compress)
             try:
                 self.write(0x80 | (OP_TEXT if text else OP_BINARY), <uint8_t *> view.buf, view.len, NULL)
             finally:
@@ -915,13 +915,32 @@ cdef class Core(Decoder):
         memcpy(out, PyBytes_AS_STRING(data), len(data))
         self.reactor.touch(self)
 
-    def _write_frame(self, int opcode, bytes payload not None, bint fin=True) -> None:
-        """Queue a control frame or a fragment of a message."""
+    def _begin_compressed(self, size, compress):
+        """The ``Deflater`` of a message in fragments, of which the first has ``size`` bytes; ``None``: it goes as it is.
+
+        Should the message not get into the queue whole, what a connection's own remembers is gone: it is ours again when
+        ``_end_compressed`` gets it back.
+        """
+        cdef object deflate = self.deflate
+        cdef object deflater = self.deflater
+        if deflate is None or deflate.deflater is None or compress is False:
+            return None
+        if not compress and size < deflate.threshold:
+            return None
+        self.deflater = None
+        return deflate.new_deflater() if deflater is None else deflater
+
+    def _end_compressed(self, deflater) -> None:
+        if self.deflate.context and self._state != CLOSED:
+            self.deflater = deflater
+
+    def _write_frame(self, int opcode, bytes payload not None, bint fin=True, *, bint rsv1=False) -> None:
+        """Queue a control frame or a fragment of a message; ``rsv1``: the first of one that is compressed."""
         if opcode == OP_CLOSE:
             self.discarding = True    # what still comes is dropped (RFC 6455 5.5.1)
         self.write(
-            (0x80 if fin else 0) | opcode, <const uint8_t *> PyBytes_AS_STRING(payload), len(payload),
-            <PyObject *> payload,
+            (0x80 if fin else 0) | (0x40 if rsv1 else 0) | opcode, <const uint8_t *> PyBytes_AS_STRING(payload),
+            len(payload), <PyObject *> payload,
         )
 
     def _end(self, bint linger) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ._awaitable import Later
 from ._fragment import Fragment
 from ._impl import PreparedMessage
+from .deflate import Fragments
 from .exceptions import ConcurrencyError, ConnectionClosed
 from .frames import CloseCode, Opcode, State
 
@@ -43,7 +44,8 @@ class Streams:
     def __init__(self) -> None:
         # Out
         self.sent: asyncio.Future[None] | None = None  # when the message that goes out has gone
-        self.behind: list[PreparedMessage] = []  # messages that go out then
+        # Messages that go out then, and whether to compress them.
+        self.behind: list[tuple[PreparedMessage, bool | None]] = []
         self.behind_size = 0  # bytes that they take
         # In
         self.reading = False  # somebody is in recv_streaming()
@@ -82,7 +84,11 @@ async def _one_by_one(items: Iterable[Any]) -> AsyncIterator[Any]:
 
 
 async def send_fragments(
-    ws: Connection, streams: Streams, fragments: AsyncIterator[Any], text: bool | None
+    ws: Connection,
+    streams: Streams,
+    fragments: AsyncIterator[Any],
+    text: bool | None,
+    compress: bool | None,
 ) -> None:
     """Send each item as a fragment of one message; nothing if there is none."""
     try:
@@ -97,16 +103,27 @@ async def send_fragments(
     ws._sending = True
     try:
         as_text = kind is str if text is None else text
-        ws._write_frame(Opcode.TEXT if as_text else Opcode.BINARY, _data(fragment), False)
+        opcode = Opcode.TEXT if as_text else Opcode.BINARY
+        data = _data(fragment)
+        deflater = ws._begin_compressed(len(data), compress)
+        compressed = None if deflater is None else Fragments(deflater)
+        if compressed is not None:
+            data = compressed.compress(data)
+        ws._write_frame(opcode, data, False, rsv1=compressed is not None)
         await ws._drain()
         async for fragment in fragments:
             if _kind(fragment) is not kind:
                 raise TypeError("fragments of one message must all be str, or all bytes-like")
             _check_open(ws)
-            ws._write_frame(Opcode.CONT, _data(fragment), False)
+            data = _data(fragment)
+            if compressed is not None:
+                data = compressed.compress(data)
+            ws._write_frame(Opcode.CONT, data, False)
             await ws._drain()
         _check_open(ws)
-        ws._write_frame(Opcode.CONT, b"", True)
+        ws._write_frame(Opcode.CONT, b"" if compressed is None else compressed.end(), True)
+        if deflater is not None:
+            ws._end_compressed(deflater)
     except BaseException as error:
         # A message that will not be finished: nothing else can be sent any more.
         if ws._state == State.OPEN:
@@ -117,7 +134,9 @@ async def send_fragments(
     await ws._drain()
 
 
-def send_behind(ws: Connection, streams: Streams, message: Any, text: bool | None) -> Later[None]:
+def send_behind(
+    ws: Connection, streams: Streams, message: Any, text: bool | None, compress: bool | None
+) -> Later[None]:
     """Queue a whole message behind the one that is going out in fragments."""
     if not isinstance(message, PreparedMessage):
         message = PreparedMessage(message, text)
@@ -125,7 +144,7 @@ def send_behind(ws: Connection, streams: Streams, message: Any, text: bool | Non
     limit = ws.settings.max_backlog
     size = streams.behind_size + len(message) + _COST
     if size <= limit:
-        streams.behind.append(message)
+        streams.behind.append((message, compress))
     elif streams.behind_size <= limit:
         # Not from here: this is code of the user's, which a listener's callback must not interrupt.
         ws.reactor.loop.call_soon(ws._on_overflow)
@@ -140,8 +159,8 @@ def _let_others_send(ws: Connection, streams: Streams) -> None:
     ws._sending = False
     assert sent is not None
     if ws._state == State.OPEN:
-        for message in behind:
-            ws.send(message)
+        for message, compress in behind:
+            ws.send(message, None, compress)
         sent.set_result(None)
     else:
         sent.set_exception(ws._closed_error())

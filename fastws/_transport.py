@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import functools
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from ._impl import TransportCarrier
 
@@ -13,6 +14,11 @@ if TYPE_CHECKING:
     from .connection import Connection, EndpointSettings
     from .proxy_protocol import ProxiedAddresses
     from .server import Server
+
+# What the transport queues of its own while it takes nothing from us: TLS answers key updates
+# (RFC 8446 4.6.3) and renegotiation whether or not the peer reads.
+_ANSWERS_LIMIT: Final = 262144  # bytes
+_ANSWERS_PERIOD: Final = 0.25  # seconds between looks
 
 __all__ = ["ConnectionProtocol", "HandOver", "ServerProtocol"]
 
@@ -33,6 +39,7 @@ class ConnectionProtocol(asyncio.Protocol):
         self.error: OverflowError | None = None
         self.carrier: TransportCarrier | None = None
         self.secure = False
+        self._look: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.secure = transport.get_extra_info("sslcontext") is not None
@@ -56,13 +63,37 @@ class ConnectionProtocol(asyncio.Protocol):
     def pause_writing(self) -> None:
         if self.carrier is not None:
             self.carrier.pause_writing()
+            if self.secure:
+                transport = self.carrier.transport
+                self._look_later(transport, transport.get_write_buffer_size() + _ANSWERS_LIMIT)
+
+    def _look_later(self, transport: Any, limit: int) -> None:
+        loop = asyncio.get_running_loop()
+        self._look = loop.call_later(_ANSWERS_PERIOD, self._look_at_answers, transport, limit)
+
+    def _look_at_answers(self, transport: Any, limit: int) -> None:
+        self._look = None
+        if self.connection is None:
+            return
+        if transport.get_write_buffer_size() <= limit:
+            self._look_later(transport, limit)
+            return
+        error = ConnectionAbortedError(errno.ECONNABORTED, "the peer does not read TLS's answers")
+        self.connection._lose(error)
+
+    def _look_no_more(self) -> None:
+        if self._look is not None:
+            self._look.cancel()
+            self._look = None
 
     def resume_writing(self) -> None:
+        self._look_no_more()
         if self.carrier is not None and self.connection is not None:
             self.carrier.resume_writing()
             self.connection._writable()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._look_no_more()
         if self.connection is not None:
             self.connection._lose(exc)
             self.connection = None

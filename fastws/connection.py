@@ -251,16 +251,18 @@ class Connection(Core):
                 raise StopAsyncIteration from None
             raise
 
-    def _send_fragments(self, message: Any, text: bool | None) -> Coroutine[Any, Any, None]:
-        return send_fragments(self, self._streams(), fragments_of(message), text)
+    def _send_fragments(
+        self, message: Any, text: bool | None, compress: bool | None
+    ) -> Coroutine[Any, Any, None]:
+        return send_fragments(self, self._streams(), fragments_of(message), text, compress)
 
     def _send_later(
-        self, message: Any, text: bool | None
+        self, message: Any, text: bool | None, compress: bool | None = None
     ) -> Later[None] | Coroutine[Any, Any, None]:
         """As ``send``, behind the message that is going out in fragments."""
         if is_whole(message):
-            return send_behind(self, self._streams(), message, text)
-        return self._send_fragments(message, text)
+            return send_behind(self, self._streams(), message, text, compress)
+        return self._send_fragments(message, text, compress)
 
     # --- control frames
 

@@ -36,6 +36,12 @@ _TAIL: Final = b"\x00\x00\xff\xff"
 _FINAL: Final = b"\x03\x00"
 _END: Final = _TAIL + _FINAL
 
+# More bytes than these can turn into: 258 for each two bits.
+_END_ROOM: Final = 8192
+
+# An empty message (RFC 7692 7.2.3.6).
+_EMPTY: Final = b"\x00"
+
 _SYNC_FLUSH: Final = 2
 _FULL_FLUSH: Final = 3  # a sync flush after which nothing refers back
 
@@ -113,6 +119,35 @@ class Deflater:
         self._stale = True
 
 
+class Fragments:
+    """Compresses one message in fragments (RFC 7692 7.2.1).
+
+    ``deflater`` has context, and nothing else uses it until the message has ended.
+    """
+
+    __slots__ = ("_begun", "_deflater")
+
+    def __init__(self, deflater: Deflater) -> None:
+        self._deflater = deflater
+        self._begun = False
+
+    def compress(self, data: bytes) -> bytes:
+        """The payload of a fragment, all of which the peer can read when it comes. The tail of its
+        flush waits for the next one, since the last fragment leaves it out.
+        """
+        if not data:
+            return b""
+        payload = self._deflater.compress(data)
+        if self._begun:
+            payload = _TAIL + payload
+        self._begun = True
+        return payload
+
+    def end(self) -> bytes:
+        """The payload of an empty last fragment."""
+        return b"" if self._begun else _EMPTY
+
+
 class DeflaterKey(NamedTuple):
     """What makes one compressor as good as another."""
 
@@ -125,11 +160,21 @@ class DeflaterKey(NamedTuple):
 class Inflater:
     """Decompresses the messages of one connection, as they come.
 
-    A stream that the peer ends within its messages (by BFINAL) takes the window with it: what
-    refers back to before that is not understood.
+    The peer may end its stream within a message (by BFINAL) and begin another, which may refer back
+    to what came before. Since a stream that has ended takes its window with it, what comes out is
+    kept as well; with context, only of a peer that does so in its first message: others flush.
     """
 
-    __slots__ = ("_bits", "_kept", "_package", "_size", "_stream", "_streams", "_unused")
+    __slots__ = (
+        "_bits",
+        "_history",
+        "_kept",
+        "_package",
+        "_size",
+        "_stream",
+        "_streams",
+        "_unused",
+    )
 
     def __init__(self, package: Any, window_bits: int, *, context: bool) -> None:
         self._package = package
@@ -138,6 +183,7 @@ class Inflater:
         self._streams = 0  # ended in the message under way
         self._size = 0  # bytes that have come out of it
         self._unused = True  # nothing of the message under way has come
+        self._history: bytes | None = b""  # a window of what has come out
         self._stream = self._package.decompressobj(self._bits)
 
     def inflate(self, data: bytes, room: int, last: bool) -> bytes:
@@ -146,25 +192,31 @@ class Inflater:
         ``room`` is how many it may still have. ``ProtocolError`` with 1009 as soon as it has more,
         before they are made; with 1007 for what is no deflate stream, or ends inside a block.
         """
-        if not last:
-            if data:
-                self._unused = False
-            return self._run(data, room)
+        if data:
+            self._unused = False
+        out = self._run(data, room)
+        if last:
+            self._end()
+        return out
+
+    def _end(self) -> None:
         unused, self._unused = self._unused, True
-        if unused and not data:
-            return b""  # not even an empty block, which is how some senders write an empty message
-        out = self._run(data + (_TAIL if self._kept else _END), room)
+        if unused:
+            return  # not even an empty block, which is how some senders write an empty message
+        # What gives these a meaning of their own was inside a block.
+        end = self._run(_TAIL if self._kept else _END, _END_ROOM)
         stream = self._stream
         if self._kept:
             stream = stream.copy()
             try:
-                stream.decompress(_FINAL)
+                end += stream.decompress(_FINAL, _END_ROOM)
             except self._package.error:
                 raise _invalid() from None
-        if not stream.eof or stream.unused_data:
+        if end or not stream.eof or stream.unused_data:
             raise _invalid()
+        if not self._streams:
+            self._history = None
         self._streams = self._size = 0
-        return out
 
     def _run(self, data: bytes, room: int) -> bytes:
         pieces = []
@@ -180,13 +232,20 @@ class Inflater:
                 raise ProtocolError(1009, _messages.inflated_too_big())
             self._size += len(piece)
             pieces.append(piece)
+            if self._history is not None:
+                self._history = _window(self._history, piece)
             at += len(part) - len(self._stream.unused_data)
             if self._stream.eof and at < len(data):
                 self._streams += 1
                 if self._streams > _FREE_STREAMS + self._size // _BYTES_PER_STREAM:
                     raise ProtocolError(1009, _messages.too_many_streams())
-                self._stream = self._package.decompressobj(self._bits)
+                self._stream = self._package.decompressobj(self._bits, self._history or b"")
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+def _window(history: bytes, more: bytes) -> bytes:
+    size = 1 << _MAX_BITS
+    return more[-size:] if len(more) >= size else (history + more)[-size:]
 
 
 def _max_length(room: int) -> int:
@@ -298,8 +357,13 @@ class Agreement:
         package = self._inflating
         stream = package.decompressobj(-self._bits)
         try:
-            out: bytes = stream.decompress(data + _END, _max_length(room))
-            if stream.eof and not stream.unused_data and len(out) <= room:
+            out: bytes = stream.decompress(data, _max_length(room))
+            if (
+                len(out) <= room
+                and not stream.decompress(_END, _END_ROOM)
+                and stream.eof
+                and not stream.unused_data
+            ):
                 return out
         except package.error:
             pass

@@ -616,8 +616,12 @@ class Core:
         def _on_lost(self, error: BaseException | None) -> None: ...
         def _closed_error(self) -> ConnectionClosed: ...
         def _ended_well(self) -> bool: ...
-        def _send_fragments(self, message: Any, text: bool | None) -> Coroutine[Any, Any, None]: ...
-        def _send_later(self, message: Any, text: bool | None) -> Any: ...
+        def _send_fragments(
+            self, message: Any, text: bool | None, compress: bool | None
+        ) -> Coroutine[Any, Any, None]: ...
+        def _send_later(
+            self, message: Any, text: bool | None, compress: bool | None = None
+        ) -> Any: ...
         def _recv_rarely(self, decode: bool | None) -> Coroutine[Any, Any, str | bytes]: ...
         def _next_rarely(self) -> Coroutine[Any, Any, str | bytes]: ...
 
@@ -846,16 +850,18 @@ class Core:
 
         ``text=True`` sends bytes as text (they must be UTF-8), ``text=False`` a str as binary.
         ``compress``: whether to compress it, if permessage-deflate was agreed on; by default from
-        the threshold on. Takes effect at once and never blocks; what is sent in one tick of the
-        loop leaves in one system call. Returns an awaitable that is done unless the connection is
-        above its high-water mark: a coroutine that awaits it is slowed down to the speed of the
-        peer, a callback may ignore it. ``ConnectionClosed`` once the connection is closing;
-        ``TypeError`` for anything else.
+        the threshold on, which of fragments the first must reach. Takes effect at once and never
+        blocks; what is sent in one tick of the loop leaves in one system call. Returns an awaitable
+        that is done unless the connection is above its high-water mark: a coroutine that awaits it
+        is slowed down to the speed of the peer, a callback may ignore it. ``ConnectionClosed`` once
+        the connection is closing; ``TypeError`` for anything else.
         """
         if self._state != _OPEN:
             raise self._closed_error()
         if self._sending:
-            later: Later[None] | Coroutine[Any, Any, None] = self._send_later(message, text)
+            later: Later[None] | Coroutine[Any, Any, None] = self._send_later(
+                message, text, compress
+            )
             return later
         if isinstance(message, str):
             self._write_message(_BINARY if text is False else _TEXT, message.encode(), compress)
@@ -865,7 +871,7 @@ class Core:
             try:
                 payload = _contiguous(message)  # type: ignore[arg-type]
             except (TypeError, BufferError):
-                return self._send_fragments(message, text)
+                return self._send_fragments(message, text, compress)
             self._write_message(_TEXT if text else _BINARY, payload, compress)
         if self._above or self._queued > self.settings.write_high:
             return self._wait_drained()
@@ -943,6 +949,25 @@ class Core:
                 self._write_frame(opcode, compressed, rsv1=True)
             else:
                 self._write_frame(opcode, payload)
+
+    def _begin_compressed(self, size: int, compress: bool | None) -> Deflater | None:
+        """The ``Deflater`` of a message in fragments, of which the first has ``size`` bytes;
+        ``None``: it goes as it is.
+
+        Should the message not get into the queue whole, what a connection's own remembers is gone:
+        it is ours again when ``_end_compressed`` gets it back.
+        """
+        agreed = self._deflate
+        if agreed is None or agreed.deflater is None or compress is False:
+            return None
+        if not compress and size < agreed.threshold:
+            return None
+        deflater, self._deflater = self._deflater, None
+        return deflater or agreed.new_deflater()
+
+    def _end_compressed(self, deflater: Deflater) -> None:
+        if self._deflate is not None and self._deflate.context and self._state != _CLOSED:
+            self._deflater = deflater
 
     def _forget_queued(self) -> None:
         self._outbox.clear()

@@ -20,7 +20,7 @@ import pytest
 
 import fastws
 from examples.echo import Echo
-from tests.fastws.certificates import server_context
+from tests.fastws.certificates import authority_file, server_context
 
 HERE = Path(__file__).parent
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "chrome")
@@ -89,6 +89,19 @@ async def test_ws_against_an_echo_server(carrier: str) -> None:
     async with fastws.serve(EchoOrClose, "127.0.0.1", 0, carrier=carrier) as server:
         port = server.sockets[0].getsockname()[1]
         await run("ws.test.mjs", FASTWS_URL=f"ws://127.0.0.1:{port}/")
+
+
+@pytest.mark.usefixtures("loop_kind")
+async def test_ws_over_tls_against_an_echo_server(carrier: str, tmp_path: Path) -> None:
+    async with fastws.serve(
+        EchoOrClose, "127.0.0.1", 0, carrier=carrier, ssl=server_context()
+    ) as server:
+        port = server.sockets[0].getsockname()[1]
+        await run(
+            "ws.test.mjs",
+            FASTWS_URL=f"wss://127.0.0.1:{port}/",
+            NODE_EXTRA_CA_CERTS=str(authority_file(tmp_path)),
+        )
 
 
 @pytest.mark.time_limit(60)

@@ -14,6 +14,7 @@ from websockets.exceptions import ConnectionClosedError
 
 import fastws
 from examples import broadcast, echo
+from tests.fastws.certificates import client_context, server_context
 
 MIB = 2**20
 MESSAGES: list[str | bytes] = [
@@ -48,6 +49,35 @@ async def test_websockets_reads_what_it_wrote(handler: object, carrier: str) -> 
         for message in MESSAGES:
             await ws.send(message)
             assert await ws.recv() == message
+
+
+async def test_websockets_and_aiohttp_over_tls(handler: object, carrier: str) -> None:
+    async with fastws.serve(
+        handler, "127.0.0.1", 0, carrier=carrier, ssl=server_context()
+    ) as server:
+        secure = url(server).replace("ws:", "wss:")
+        async with connect(secure, max_size=MIB, ssl=client_context()) as ws:
+            for message in MESSAGES:
+                await ws.send(message)
+                assert await ws.recv() == message
+            await ws.send(["gr", "üß"])
+            assert await ws.recv() == "grüß"
+            assert await (await ws.ping()) >= 0
+            await ws.close(4321, "enough")
+            assert (ws.close_code, ws.close_reason) == (4321, "enough")
+        async with (
+            aiohttp.ClientSession() as http,
+            http.ws_connect(secure, max_msg_size=MIB + 1, ssl=client_context()) as peer,
+        ):
+            for message in MESSAGES:
+                if isinstance(message, str):
+                    await peer.send_str(message)
+                    assert await peer.receive_str() == message
+                else:
+                    await peer.send_bytes(message)
+                    assert await peer.receive_bytes() == message
+            await peer.close(code=4321)
+            assert peer.close_code == 4321
 
 
 async def test_websockets_fragments_pings_and_closes(handler: object, carrier: str) -> None:

@@ -9,14 +9,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
+from ssl import SSLContext
 from typing import Any
 
 import pytest
 
 import fastws
 from tests.e2e.test_npm_clients import node
+from tests.fastws.certificates import client_context, server_context, server_file
 from tests.fastws.raw_server import no_proxy
 
 __all__ = ["no_proxy"]
@@ -45,7 +48,7 @@ def close_of(message: Any) -> tuple[int, str] | None:
 
 
 @contextlib.asynccontextmanager
-async def websockets() -> AsyncIterator[int]:
+async def websockets(ssl: SSLContext | None = None) -> AsyncIterator[int]:
     from websockets.asyncio.server import ServerConnection, serve
 
     async def echo(ws: ServerConnection) -> None:
@@ -59,12 +62,12 @@ async def websockets() -> AsyncIterator[int]:
     def choose(ws: ServerConnection, offered: Any) -> Any:
         return "chat" if "chat" in offered else None
 
-    async with serve(echo, "127.0.0.1", 0, select_subprotocol=choose) as server:
+    async with serve(echo, "127.0.0.1", 0, select_subprotocol=choose, ssl=ssl) as server:
         yield next(iter(server.sockets)).getsockname()[1]
 
 
 @contextlib.asynccontextmanager
-async def aiohttp() -> AsyncIterator[int]:
+async def aiohttp(ssl: SSLContext | None = None) -> AsyncIterator[int]:
     from aiohttp import WSMsgType, web
 
     async def echo(request: web.Request) -> web.WebSocketResponse:
@@ -84,7 +87,7 @@ async def aiohttp() -> AsyncIterator[int]:
     app.router.add_get("/", echo)
     runner = web.AppRunner(app)
     await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
+    site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=ssl)
     await site.start()
     try:
         yield runner.addresses[0][1]
@@ -124,7 +127,7 @@ async def uvicorn() -> AsyncIterator[int]:
 
 
 @contextlib.asynccontextmanager
-async def picows() -> AsyncIterator[int]:
+async def picows(ssl: SSLContext | None = None) -> AsyncIterator[int]:
     from picows import WSFrame, WSListener, WSMsgType, WSTransport, ws_create_server
 
     class Echo(WSListener):  # type: ignore[misc, unused-ignore]
@@ -144,32 +147,47 @@ async def picows() -> AsyncIterator[int]:
                 transport.send(frame.msg_type, frame.get_payload_as_bytes(), frame.fin)
 
     server = await ws_create_server(
-        lambda request: Echo(), "127.0.0.1", 0, max_frame_size=2 * MIB, enable_auto_pong=False
+        lambda request: Echo(),
+        "127.0.0.1",
+        0,
+        max_frame_size=2 * MIB,
+        enable_auto_pong=False,
+        ssl=ssl,
     )
     async with server:
         yield server.sockets[0].getsockname()[1]
 
 
 @contextlib.asynccontextmanager
-async def npm_ws() -> AsyncIterator[int]:
-    process = await asyncio.create_subprocess_exec(
-        *(node(), "ws-echo-server.mjs"),
-        cwd=Path(__file__).parent,
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-    )
-    assert process.stdin is not None and process.stdout is not None
-    try:
-        yield int(await process.stdout.readline())
-    finally:
-        process.stdin.close()
-        await process.wait()
+async def npm_ws(ssl: SSLContext | None = None) -> AsyncIterator[int]:
+    with tempfile.TemporaryDirectory() as folder:
+        # Node.js takes files, not a context: another certificate of the same authority.
+        pem = [] if ssl is None else [str(server_file(Path(folder)))]
+        process = await asyncio.create_subprocess_exec(
+            *(node(), "ws-echo-server.mjs", *pem),
+            cwd=Path(__file__).parent,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+        )
+        assert process.stdin is not None and process.stdout is not None
+        try:
+            yield int(await process.stdout.readline())
+        finally:
+            process.stdin.close()
+            await process.wait()
 
 
 SERVERS = {
     "websockets": websockets,
     "aiohttp": aiohttp,
     "uvicorn": uvicorn,
+    "picows": picows,
+    "ws": npm_ws,
+}
+
+SECURE: dict[str, Any] = {
+    "websockets": websockets,
+    "aiohttp": aiohttp,
     "picows": picows,
     "ws": npm_ws,
 }
@@ -204,6 +222,30 @@ async def test_it_reads_what_it_wrote(server: str, carrier: str) -> None:
             await ws.send(message)
             assert await ws.recv() == message
     assert ws.close_code == 1000
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["websockets", "aiohttp", "picows", pytest.param("ws", marks=pytest.mark.node)],
+)
+async def test_over_tls_too(name: str, carrier: str) -> None:
+    options: dict[str, Any] = {"carrier": carrier, "ssl": client_context(), "max_size": 2 * MIB}
+    async with SECURE[name](server_context()) as port:
+        async with fastws.connect(f"wss://127.0.0.1:{port}/", **options) as ws:
+            for message in MESSAGES:
+                await ws.send(message)
+                assert await ws.recv() == message
+            await ws.send(["gr", "üß"])
+            assert await ws.recv() == "grüß"
+            assert ws.ssl_object is not None
+            assert ws.ssl_object.version() == "TLSv1.3"
+            await asyncio.gather(*(ws.send(str(number)) for number in range(1000)))
+            assert [await ws.recv() for _ in range(1000)] == [str(n) for n in range(1000)]
+        assert ws.close_code == 1000
+        async with fastws.connect(f"wss://127.0.0.1:{port}/", **options) as ws:
+            await ws.send("close 4000 enough of you")
+            await ws.wait_closed()
+        assert (ws.close_code, ws.close_reason) == (4000, "enough of you")
 
 
 async def test_many_messages_under_way(server: str, carrier: str) -> None:

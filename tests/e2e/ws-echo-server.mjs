@@ -1,13 +1,19 @@
-// An echo server with npm's `ws`: prints its port, and runs until its input ends.
+// An echo server with npm's `ws`: prints its port, and runs until its input ends. Over TLS if it is
+// given a file with key and certificate.
+import { readFileSync } from "node:fs";
+import http from "node:http";
+import https from "node:https";
+
 import { WebSocketServer } from "ws";
 
+const pem = process.argv[2] && readFileSync(process.argv[2]);
+const listener = pem ? https.createServer({ key: pem, cert: pem }) : http.createServer();
 const server = new WebSocketServer({
-  host: "127.0.0.1",
-  port: 0,
+  server: listener,
   maxPayload: 2 ** 24,
   handleProtocols: (offered) => (offered.has("chat") ? "chat" : false),
 });
-server.on("listening", () => console.log(server.address().port));
+listener.listen(0, "127.0.0.1", () => console.log(listener.address().port));
 server.on("connection", (socket) => {
   socket.on("message", (data, isBinary) => {
     const [word, code, ...reason] = isBinary ? [] : data.toString().split(" ");

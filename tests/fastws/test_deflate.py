@@ -382,6 +382,11 @@ def test_the_examples_of_rfc_7692_are_read(package: str, context: bool) -> None:
         squeeze(b"Hello, Hello, Hello!")[:-3],  # ends inside a block
         b"\x00\x05\x00\xfa\xffHel",  # ends inside a stored block
         b"\xf3\x48\xcd\xc9\xc9\x07\x00",  # BFINAL, and nothing to begin the next block
+        # Blocks that are left open, and would take as their content what is put behind the message.
+        b"\x00\x04\x00\xfb\xff",
+        b"\x00\x05\x00\xfa\xffH",
+        b"\x01\x06\x00\xf9\xff",
+        b"\x01\x07\x00\xf8\xffH",
     ],
 )
 def test_what_is_no_stream_is_refused(package: str, context: bool, payload: bytes) -> None:
@@ -410,6 +415,44 @@ def test_a_message_may_be_of_many_streams_but_not_of_nothing_else(
     with pytest.raises(ProtocolError) as caught:
         new().inflate(b"\x03\x00" * 100_000, LIMIT, True)
     assert caught.value.code == 1009
+
+
+@pytest.mark.parametrize("cuts", [1, 7, 10**9])
+@pytest.mark.parametrize("context", [True, False], ids=["takeover", "alone"])
+def test_a_stream_may_refer_to_those_before_it(package: str, context: bool, cuts: int) -> None:
+    # The window is of what came out (RFC 7692 7.1.1); only the sender's stream ends with BFINAL.
+    inflater = agree(alone=not context, package=package).new_inflater()
+    noise = random.Random(7).randbytes(40_000)
+    history = b""
+
+    def last_block(data: bytes) -> bytes:
+        stream = (
+            zlib.compressobj(wbits=-15, zdict=history[-32768:])
+            if history
+            else zlib.compressobj(wbits=-15)
+        )
+        return stream.compress(data) + stream.flush()
+
+    for parts in ((noise[:300], noise[:200]), (noise[:1000],), (noise, noise[20_000:])):
+        payload = b""
+        for part in parts:
+            payload += last_block(part)
+            history += part
+        assert len(payload) < len(b"".join(parts)) or len(parts) == 1
+        payload += b"\x00"
+        out = b"".join(
+            inflater.inflate(payload[at : at + cuts], LIMIT, at + cuts >= len(payload))
+            for at in range(0, len(payload), cuts)
+        )
+        assert out == b"".join(parts)
+        if not context:
+            history = b""
+
+
+def test_a_stream_that_never_ends_is_not_remembered_twice(package: str) -> None:
+    inflater = agree(alone=False, package=package).new_inflater()
+    inflater.inflate(squeeze(b"x" * 1000), LIMIT, True)
+    assert inflater._history is None
 
 
 def test_a_message_that_failed_leaves_nothing_in_the_stream_that_others_share(
@@ -975,6 +1018,202 @@ async def test_a_closed_connection_keeps_no_stream(carrier: str) -> None:
         await ws.wait_closed()
         await asyncio.sleep(0)
         assert not any(isinstance(one, Inflater) for one in gc_objects())
+
+
+# --- messages in fragments
+
+
+async def read_fragment(peer: Peer) -> tuple[int, bytes]:
+    """First byte and payload of a server's next frame."""
+    first, length = await peer.exactly(2)
+    if length == 126:
+        length = int.from_bytes(await peer.exactly(2), "big")
+    return first, await peer.exactly(length)
+
+
+def takeover(alone: bool, **settings: Any) -> Deflate:
+    return Deflate(server_no_context_takeover=alone, client_no_context_takeover=alone, **settings)
+
+
+@pytest.mark.parametrize("alone", [True, False], ids=["alone", "takeover"])
+async def test_fragments_are_compressed_as_they_are_sent(
+    carrier: str, package: str, alone: bool
+) -> None:
+    texts = [document.decode() for document in documents(3, 500)]
+    async with (
+        serve(Held(), carrier, compression=takeover(alone, package=package)) as server,
+        await Peer.open(server, headers=[OFFER]) as peer,
+    ):
+        (ws,) = server.connections
+        stream = zlib.decompressobj(wbits=-15)
+        for _ in range(2):
+            await ws.send([texts[0], "", *texts[1:]])
+            payload = b""
+            for number, text in enumerate([texts[0], "", *texts[1:], ""]):
+                first, part = await read_fragment(peer)
+                fin, opcode = number == 4, TEXT if number == 0 else CONT
+                assert first == (0x80 * fin | 0x40 * (number == 0) | opcode)
+                assert len(part) < max(len(text.encode()), 1)
+                # Nothing of a fragment is left in the compressor.
+                assert stream.decompress(part).decode() == text
+                payload += part
+            assert not stream.decompress(TAIL)
+            if alone:
+                assert expand(payload).decode() == "".join(texts)
+                stream = zlib.decompressobj(wbits=-15)
+            # One that is whole refers to the same window.
+            ws.send(texts[0])
+            whole = await read_fragment(peer)
+            assert whole[0] == 0xC1
+            assert expand(whole[1], stream=stream).decode() == texts[0]
+            if alone:
+                stream = zlib.decompressobj(wbits=-15)
+            else:
+                assert len(whole[1]) < 60
+
+
+@pytest.mark.parametrize(
+    ("items", "compress", "compressed"),
+    [
+        (["a" * 256, "b"], None, True),
+        (["a" * 255, "b" * 1000], None, False),
+        (["a", "b" * 1000], True, True),
+        (["", ""], True, True),
+        (["a" * 1000], False, False),
+        ([b"a" * 256, b""], None, True),
+    ],
+)
+async def test_the_first_fragment_says_whether_a_message_is_compressed(
+    carrier: str, items: list[Any], compress: bool | None, compressed: bool
+) -> None:
+    async with serve(Held(), carrier) as server, await Peer.open(server, headers=[OFFER]) as peer:
+        (ws,) = server.connections
+        await ws.send(items, compress=compress)
+        first, payload = await read_fragment(peer)
+        assert first & 0x40 == (0x40 if compressed else 0)
+        while not first & 0x80:
+            first, more = await read_fragment(peer)
+            assert not first & 0x7F
+            payload += more
+        if compressed:
+            payload = expand(payload)
+        assert payload == b"".join(
+            item.encode() if isinstance(item, str) else item for item in items
+        )
+
+
+async def test_messages_behind_fragments_are_compressed_as_was_asked(carrier: str) -> None:
+    deflate = takeover(alone=False)
+    async with (
+        serve(Held(), carrier, compression=deflate) as server,
+        await Peer.open(server, headers=[OFFER]) as peer,
+    ):
+        (ws,) = server.connections
+        go_on = asyncio.Event()
+
+        async def items() -> Any:
+            yield "a" * 300
+            await go_on.wait()
+
+        sending = asyncio.ensure_future(ws.send(items()))
+        await turns(3)
+        ws.send("b" * 300, compress=False)
+        ws.send("c" * 10, compress=True)
+        ws.send("d" * 300)
+        fastws.broadcast([ws], "e" * 300)
+        go_on.set()
+        await sending
+        stream = zlib.decompressobj(wbits=-15)
+        assert stream.decompress((await read_fragment(peer))[1]) == b"a" * 300
+        assert await read_fragment(peer) == (0x80 | CONT, b"")
+        stream.decompress(TAIL)
+        assert await read_fragment(peer) == (0x80 | TEXT, b"b" * 300)
+        for letter, size in ((b"c", 10), (b"d", 300), (b"e", 300)):
+            first, payload = await read_fragment(peer)
+            assert first == 0xC0 | TEXT
+            assert expand(payload, stream=stream) == letter * size
+
+
+async def test_others_compress_while_a_message_goes_out_in_fragments(carrier: str) -> None:
+    # Without context takeover all connections of a loop share one compressor.
+    async with (
+        serve(Held(), carrier) as server,
+        await Peer.open(server, headers=[OFFER]) as one,
+    ):
+        (mine,) = server.connections
+        other = await Peer.open(server, headers=[OFFER])
+        (others,) = set(server.connections) - {mine}
+        text = documents(1, 1000)[0].decode()
+
+        async def items() -> Any:
+            for _ in range(3):
+                yield text
+                others.send(text)
+
+        await mine.send(items())
+        frames = [await read_fragment(one) for _ in range(4)]
+        assert expand(b"".join(payload for _, payload in frames)).decode() == text * 3
+        assert len(frames[1][1]) < 60
+        async with other:
+            for _ in range(3):
+                assert expand((await read_fragment(other))[1]).decode() == text
+
+
+@pytest_loop
+@pytest.mark.parametrize("alone", [True, False], ids=["alone", "takeover"])
+async def test_websockets_reads_our_fragments_one_by_one(carrier: str, alone: bool) -> None:
+    texts = [document.decode() for document in documents(4, 2000)]
+    noise = [random.Random(6).randbytes(30_000), b"", b"x" * 100_000]
+    held = Held()
+    async with (
+        serve(held, carrier, compression=takeover(alone)) as server,
+        websockets.connect(url(server), compression="deflate", max_size=None) as peer,
+    ):
+        (ws,) = server.connections
+        for items in (texts, noise, texts):
+            sending = asyncio.ensure_future(ws.send(items))
+            assert [item async for item in peer.recv_streaming()] == [*items, type(items[0])()]
+            await sending
+        ws.send(texts[0])
+        assert await peer.recv() == texts[0]
+
+
+@pytest_loop
+@pytest.mark.parametrize("alone", [True, None], ids=["alone", "takeover"])
+async def test_a_client_streams_to_websockets_and_back(carrier: str, alone: bool | None) -> None:
+    async def handler(ws: Any) -> None:
+        while True:
+            # Their streamed messages are compressed by fragments too.
+            await ws.send([piece async for piece in ws.recv_streaming()])
+
+    deflate = Deflate(server_no_context_takeover=alone, client_no_context_takeover=alone)
+    texts = [document.decode() for document in documents(4, 2000)]
+    async with websockets.serve(handler, "127.0.0.1", 0) as server:
+        uri = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with fastws.connect(uri, carrier=carrier, compression=deflate) as ws:
+            for _ in range(3):
+                await ws.send(iter(texts))
+                assert await ws.recv() == "".join(texts)
+                await ws.send(texts[1])
+                assert await ws.recv() == texts[1]
+
+
+async def test_fragments_that_break_off_leave_nothing_to_others(carrier: str) -> None:
+    async with serve(Held(), carrier) as server, await Peer.open(server, headers=[OFFER]) as peer:
+        (ws,) = server.connections
+
+        async def items() -> Any:
+            yield "a" * 300
+            raise ValueError("no more")
+
+        with pytest.raises(ValueError, match="no more"):
+            await ws.send(items())
+        assert (await read_fragment(peer))[0] == 0x40 | TEXT
+        assert (await read_fragment(peer))[0] == 0x88
+        async with await Peer.open(server, headers=[OFFER]) as other:
+            (another,) = set(server.connections) - {ws}
+            another.send("b" * 300)
+            assert expand((await read_fragment(other))[1]) == b"b" * 300
 
 
 # --- the client

@@ -52,6 +52,7 @@ class SecurePeer(Peer):
 
     def __init__(self, sock: socket.socket) -> None:
         super().__init__(sock)
+        self.hello = b""  # what the server sent first
         self.incoming = ssl.MemoryBIO()
         self.outgoing = ssl.MemoryBIO()
         self.context = client_context()
@@ -97,6 +98,7 @@ class SecurePeer(Peer):
         data = await self.loop.sock_recv(self.sock, 65536)
         if not data:
             raise EOFError("the TCP connection has ended")
+        self.hello = self.hello or data
         self.incoming.write(data)
 
     async def send(self, data: bytes) -> None:
@@ -444,8 +446,8 @@ async def test_key_updates_are_answered_but_not_for_ever(carrier: str, tmp_path:
     context.keylog_filename = str(tmp_path / "keys")
     recorder = Recorder()
     async with (
-        secure(recorder, carrier) as server,
-        await SecurePeer.open(server, context=context) as peer,
+        secure(recorder, carrier, buffers=8192) as server,
+        await SecurePeer.open(server, context=context, buffers=8192) as peer,
     ):
         assert "TLS_AES_256_GCM_SHA384" in (peer.tls.cipher() or ())
         ws = await recorder.opened.get()
@@ -454,11 +456,62 @@ async def test_key_updates_are_answered_but_not_for_ever(carrier: str, tmp_path:
         await turns(5)
         ws.send("still here")
         assert await peer.message() == "still here"
-        if carrier == "asyncio":
-            return  # takes any number of them
-        with contextlib.suppress(ConnectionError):
-            for _ in range(80):
-                await Peer.send(peer, b"".join(updates.record() for _ in range(100)))
+        await flood(peer, updates)
+        assert (await recorder.closed.get())[1] == 1006
+
+
+async def flood(peer: Peer, records: Any) -> None:
+    """Send until the server ends it, and read nothing of what it answers."""
+    with contextlib.suppress(ConnectionError):
+        for _ in range(1000):
+            await Peer.send(peer, b"".join(records.record() for _ in range(100)))
+        pytest.fail("the server takes any number of them")
+
+
+class Hellos:
+    """Records of a TLS 1.2 client after its handshake, which begin the next one (RFC 5246 7.4.1).
+
+    ``log``: as for ``KeyUpdates``; ``hello``: what the server sent first.
+    """
+
+    def __init__(self, log: str, hello: bytes) -> None:
+        (line,) = (line.split() for line in log.splitlines() if line.startswith("CLIENT_RANDOM"))
+        seed = b"key expansion" + hello[11:43] + bytes.fromhex(line[1])
+        secret, block, a = bytes.fromhex(line[2]), b"", seed
+        while len(block) < 40:  # two keys, and two halves of nonces (RFC 5288 3)
+            a = hmac.digest(secret, a, "sha256")
+            block += hmac.digest(secret, a + seed, "sha256")
+        self.cipher, self.salt = AESGCM(block[:16]), block[32:36]
+        self.sequence = 2  # Finished, and the request of the handshake above
+
+    def record(self, kind: int = 22, data: bytes = b"\x01\0\0\x04\x03\x03\0\0") -> bytes:
+        count, version = self.sequence.to_bytes(8, "big"), b"\x03\x03"
+        head = bytes([kind]) + version
+        self.sequence += 1
+        sealed = self.cipher.encrypt(
+            self.salt + count, data, count + head + len(data).to_bytes(2, "big")
+        )
+        return head + (len(sealed) + 8).to_bytes(2, "big") + count + sealed
+
+
+async def test_renegotiation_is_refused_each_time_but_not_for_ever(
+    carrier: str, tmp_path: Path
+) -> None:
+    context = client_context()
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers("ECDHE+AES128+AESGCM")
+    context.keylog_filename = str(tmp_path / "keys")
+    recorder = Recorder()
+    async with (
+        secure(recorder, carrier, buffers=8192) as server,
+        await SecurePeer.open(server, context=context, buffers=8192) as peer,
+    ):
+        await recorder.opened.get()
+        hellos = Hellos((tmp_path / "keys").read_text(), peer.hello)
+        await Peer.send(peer, b"".join(hellos.record() for _ in range(100)))
+        await Peer.send(peer, hellos.record(23, frame(BINARY, b"still here")))
+        assert await recorder.messages.get() == b"still here"
+        await flood(peer, hellos)
         assert (await recorder.closed.get())[1] == 1006
 
 

@@ -457,6 +457,58 @@ async def test_a_denial_has_the_status_headers_and_body_of_the_application(
     assert any(message.endswith('"WebSocket /" 401') for message in caplog.messages)
 
 
+@pytest.mark.usefixtures("loop_kind")
+async def test_a_denial_in_parts_goes_at_the_clients_pace(ours: Any) -> None:
+    sent = 0
+
+    async def app(scope: dict[str, Any], receive: Receive, send: Send) -> None:
+        nonlocal sent
+        await receive()
+        await send({"type": "websocket.http.response.start", "status": 403, "headers": []})
+        for _ in range(1000):
+            body = {"type": "websocket.http.response.body", "body": b"x" * 65536}
+            await send({**body, "more_body": True})
+            sent += 1
+        await send({"type": "websocket.http.response.body", "body": b"."})
+
+    async with (
+        running(app, ours) as server,
+        await Peer.connect(where(server), buffers=65536) as peer,
+    ):
+        await peer.send(head())
+        await asyncio.sleep(0.3)
+        assert 0 < sent < 1000
+        assert await peer.drain() > 1000 * 65536
+    assert sent == 1000
+
+
+@pytest.mark.usefixtures("loop_kind")
+async def test_an_application_whose_denial_is_not_read_learns_that_the_client_has_gone(
+    ours: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    told = asyncio.Event()
+
+    async def app(scope: dict[str, Any], receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "websocket.http.response.start", "status": 403, "headers": []})
+        body = {"type": "websocket.http.response.body", "body": b"x" * 65536, "more_body": True}
+        try:
+            while True:
+                await send(body)
+        except ClientDisconnected:
+            told.set()
+
+    async with running(app, ours) as server:
+        async with await Peer.connect(where(server), buffers=65536) as peer:
+            await peer.send(head())
+            await asyncio.sleep(0.2)
+            assert not told.is_set()
+            peer.reset()
+        await told.wait()
+        await until(lambda: not server.server_state.tasks)
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+
+
 async def test_a_denial_is_no_error_of_the_application(
     ours: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
