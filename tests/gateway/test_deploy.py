@@ -174,7 +174,8 @@ async def test_haproxy_with_the_proxy_protocol(tmp_path: Path) -> None:
                     f"/etc/haproxy/{NAME}.pem": str(tmp_path / "cert.pem"),
                     "127.0.0.1:8000": f"127.0.0.1:{gateway.port}",
                     "maxconn 100000": "maxconn 100",
-                    "inter 2s": "inter 50ms",
+                    # Its checks run in this test's own loop, and may take their time.
+                    "inter 2s": "inter 100ms fall 1000",
                 },
             )
         )
@@ -183,6 +184,40 @@ async def test_haproxy_with_the_proxy_protocol(tmp_path: Path) -> None:
             await speak(port, app)
         acceptor: Any = gateway.server._listening[0]
         assert acceptor.refused == 0
+
+
+TCP_HAPROXY = """
+defaults
+    mode tcp
+    timeout connect 5s
+    timeout client 60s
+    timeout server 60s
+listen realtime
+    bind 127.0.0.1:{port}
+    server gateway1 127.0.0.1:{gateway} {header}
+"""
+
+
+@pytest.mark.parametrize("header", ["send-proxy", "send-proxy-v2-ssl-cn"])
+async def test_haproxy_in_front_of_the_gateways_own_tls(tmp_path: Path, header: str) -> None:
+    haproxy = program("haproxy")
+    port, pem, app = free_port(), tmp_path / "cert.pem", Asked()
+    CA.issue_cert(NAME, "127.0.0.1").private_key_and_cert_chain_pem.write_to_path(str(pem))
+    keys = {
+        "http_server.port": 0,
+        "http_server.trusted_proxies": ["127.0.0.1"],
+        "http_server.proxy_protocol": True,
+        "http_server.forwarded_header": "none",  # the client is on a trusted address itself
+        "http_server.internal_address": "127.0.0.1",
+        "http_server.internal_port": 0,
+        "http_server.tls.enabled": True,
+        "http_server.tls.cert_pem_file": str(pem),
+    }
+    async with Gateway(load(flags=keys), app) as gateway:
+        file = tmp_path / "haproxy.cfg"
+        file.write_text(TCP_HAPROXY.format(port=port, gateway=gateway.port, header=header))
+        async with running(port, haproxy, "-db", "-q", "-f", str(file)):
+            await speak(port, app)
 
 
 def test_the_dashboard_has_every_metric_and_no_other() -> None:
