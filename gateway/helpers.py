@@ -44,6 +44,12 @@ port = 8000
 [http_api]
 key = "{api_key}"
 
+# The page at /admin/, once it is enabled.
+[admin]
+enabled = false
+password = "{password}"
+secret = "{admin_secret}"
+
 [client]
 # Pages that may connect, if they do not come from this host.
 allowed_origins = []
@@ -86,7 +92,12 @@ def genconfig(
     output: Annotated[Path | None, typer.Option("--output", "-o", help="File, not stdout.")] = None,
 ) -> None:
     """Write a configuration to start from, with new random keys."""
-    text = TEMPLATE.format(secret=secrets.token_urlsafe(48), api_key=secrets.token_urlsafe(32))
+    text = TEMPLATE.format(
+        secret=secrets.token_urlsafe(48),
+        api_key=secrets.token_urlsafe(32),
+        password=secrets.token_urlsafe(15),
+        admin_secret=secrets.token_urlsafe(48),
+    )
     if output is None:
         typer.echo(text, nl=False)
         return
