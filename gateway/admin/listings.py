@@ -6,7 +6,6 @@ A search looks at every channel or client, so it goes through them in turns of t
 from __future__ import annotations
 
 import asyncio
-import heapq
 from collections.abc import AsyncIterator, Iterable, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, TypeVar
@@ -149,7 +148,7 @@ class Listings:
             if wanted:
                 found = [row for row in found if wanted in row[1].casefold()]
             total += len(found)
-            best = heapq.nsmallest(offset + limit, best + [(-count, name) for count, name in found])
+            best = sorted(best + [(-count, name) for count, name in found])[: offset + limit]
         rows = [ChannelRow(name, -count) for count, name in best[offset:]]
         return ChannelRows(rows, total, everything)
 

@@ -1,7 +1,7 @@
 /** One channel: who is in it, what was said in it, and something to say. */
 
 import { call, get } from "./api.js";
-import { confirm, h, setText, toast } from "./dom.js";
+import { confirm, h, name, setText, toast } from "./dom.js";
 import { count, duration, plural, who } from "./format.js";
 import { toClient } from "./links.js";
 import { Pager, Table } from "./table.js";
@@ -17,8 +17,8 @@ export class Channel {
   #epoch = "";
   #top = -1; // the newest offset that is shown
 
-  constructor(name) {
-    this.name = name;
+  constructor(channel) {
+    this.name = channel;
     this.about = h("p", { class: "about", role: "status" });
     this.pager = new Pager(MEMBERS, 1000, () => this.refresh());
     this.members = new Table(
@@ -42,7 +42,7 @@ export class Channel {
       "div",
       { class: "view" },
       h("p", { class: "path" }, h("a", { href: "#/channels" }, "Channels"), " /"),
-      h("div", { class: "top" }, h("h1", { dir: "auto" }, name), this.about),
+      h("div", { class: "top" }, h("h1", { dir: "auto" }, channel), this.about),
       h(
         "div",
         { class: "two" },
@@ -165,7 +165,7 @@ export class Channel {
   }
 
   async #clear() {
-    if (!(await confirm(`Clear the history of ${this.name}?`, "Who recovers later will miss what is in it.", "Clear"))) return;
+    if (!(await confirm(["Clear the history of ", name(this.name), "?"], "Who recovers later will miss what is in it.", "Clear"))) return;
     try {
       await call("history_remove", { channel: this.name });
       this.#top = -1;

@@ -1,8 +1,8 @@
 /** One connection: who it is, where it is, and an end to it. */
 
 import { call, get } from "./api.js";
-import { confirm, h, setText, toast } from "./dom.js";
-import { bytes, clock, count, duration, plural, who } from "./format.js";
+import { confirm, h, name, setText, toast } from "./dom.js";
+import { bytes, clock, count, duration, who } from "./format.js";
 import { toChannel, toUser } from "./links.js";
 import { Table } from "./table.js";
 
@@ -60,12 +60,12 @@ export class Connection {
     }
   }
 
-  #fact(name, value, href = null) {
-    let cell = this.#facts.get(name);
+  #fact(label, value, href = null) {
+    let cell = this.#facts.get(label);
     if (!cell) {
       cell = href ? h("a", { dir: "auto" }) : h("span", { dir: "auto" });
-      this.#facts.set(name, cell);
-      this.facts.append(h("div", {}, h("dt", {}, name), h("dd", {}, cell)));
+      this.#facts.set(label, cell);
+      this.facts.append(h("div", {}, h("dt", {}, label), h("dd", {}, cell)));
     }
     if (href) cell.setAttribute("href", href);
     setText(cell, value);
@@ -80,14 +80,17 @@ export class Connection {
     setText(this.all, `Disconnect all ${page.of_user} of this user`);
     this.all.hidden = page.of_user < 2;
     this.block.hidden = !row.user || page.blocked;
-    if (row.user) this.#fact("User", `${row.user} (${plural(page.of_user, "connection")})`, toUser(row.user));
+    if (row.user) {
+      this.#fact("User", row.user, toUser(row.user));
+      this.#fact("Connections of this user", count(page.of_user));
+    }
     this.#fact("Client id", row.client);
     this.#fact("Address", row.address || "–");
     this.#fact("Transport", `${row.transport}, ${row.protocol}`);
     this.#fact("Connected for", `${duration(this.now - row.since)}, since ${clock(row.since)}`);
     this.#fact("Last heard", `${duration(row.idle)} ago`);
     this.#fact("Waiting to be sent", bytes(row.queued));
-    this.#fact("Ends", page.expire_at ? new Date(page.expire_at * 1000).toLocaleString("en-GB") : "when it likes");
+    this.#fact("Expires", page.expire_at ? new Date(page.expire_at * 1000).toLocaleString("en-GB") : "never");
     if (page.token) this.#fact("Token", page.token);
     if (page.info) this.#fact("Info, which others see", page.info);
     if (page.meta) this.#fact("Meta, which they do not", page.meta);
@@ -106,27 +109,27 @@ export class Connection {
   }
 
   async #disconnect(all) {
-    const name = this.title.textContent;
+    const whom = name(this.title.textContent);
     const text = "Close code 3503: its SDK does not come back by itself. A new connection is let in.";
     if (all) {
-      if (await confirm(`Disconnect all ${this.number} connections of ${name}?`, text, "Disconnect all")) {
+      if (await confirm([`Disconnect all ${this.number} connections of `, whom, "?"], text, "Disconnect all")) {
         await this.#do("disconnect", { user: this.user }, "They are disconnected.");
       }
-    } else if (await confirm(`Disconnect ${name}?`, text, "Disconnect")) {
+    } else if (await confirm(["Disconnect ", whom, "?"], text, "Disconnect")) {
       await this.#do("disconnect", { client: this.client }, "It is disconnected.");
     }
   }
 
   async #block() {
     const text = "All of this user's connections are closed, and the user is kept out for 30 days, or until this process ends.";
-    if (await confirm(`Block ${this.user}?`, text, "Block")) {
-      await this.#do("block_user", { user: this.user }, `${this.user} is blocked.`);
+    if (await confirm(["Block ", name(this.user), "?"], text, "Block")) {
+      await this.#do("block_user", { user: this.user }, [name(this.user), " is blocked."]);
       location.hash = toUser(this.user);
     }
   }
 
   async #unsubscribe(channel) {
-    if (await confirm(`Take it out of ${channel}?`, "The client is told.", "Unsubscribe")) {
+    if (await confirm(["Take it out of ", name(channel), "?"], "The client is told.", "Unsubscribe")) {
       await this.#do("unsubscribe", { client: this.client, channel }, "It is out of the channel.");
     }
   }

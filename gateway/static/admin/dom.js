@@ -29,17 +29,20 @@ export function setText(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
-/** Say briefly what has happened. */
-export function toast(text, bad = false) {
-  const note = h("p", { class: bad ? "bad" : "" }, text);
+/** A name in a sentence: whatever direction it asks for, what is around it keeps its own. */
+export const name = (text) => h("bdi", {}, text);
+
+/** Say briefly what has happened, in a text or a list of texts and elements. */
+export function toast(content, bad = false) {
+  const note = h("p", { class: bad ? "bad" : "" }, ...[content].flat());
   $("#toasts").append(note);
   setTimeout(() => note.remove(), bad ? 8000 : 4000);
 }
 
-/** Ask before something that cannot be taken back. */
+/** Ask before something that cannot be taken back. The title may be a list, as in `toast`. */
 export function confirm(title, text, action) {
   const dialog = $("#confirm");
-  setText($("#confirm-title"), title);
+  $("#confirm-title").replaceChildren(...[title].flat());
   setText($("#confirm-text"), text);
   setText($("#confirm-yes"), action);
   dialog.showModal();

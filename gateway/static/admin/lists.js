@@ -1,7 +1,7 @@
 /** Channels and connections: search, and a page of what was found. */
 
 import { call, get } from "./api.js";
-import { h, setText, toast } from "./dom.js";
+import { h, name, setText, toast } from "./dom.js";
 import { bytes, count, duration, plural, who } from "./format.js";
 import { toChannel, toClient } from "./links.js";
 import { Pager, Table } from "./table.js";
@@ -80,7 +80,7 @@ export class Channels extends List {
         { label: "Subscribers", class: "number", text: (row) => count(row.subscribers) },
       ],
       (row) => row.name,
-      "No channel with subscribers has this in its name.",
+      "No channel with subscribers matches.",
     );
     super({ title: "Channels", path: "channels", hint: "Part of a channel's name", table, search, route: "#/channels" });
     this.input.addEventListener("keydown", (event) => {
@@ -111,7 +111,7 @@ export class Connections extends List {
         { label: "Last heard", class: "number", text: (row) => `${duration(row.idle)} ago` },
       ],
       (row) => row.client,
-      "Nobody is connected who fits.",
+      "No connection matches.",
     );
     super({ title: "Connections", path: "clients", hint: "User, client id or address", table, search, route: "#/connections" });
   }
@@ -130,13 +130,13 @@ export class Connections extends List {
     const unblock = async () => {
       try {
         await call("unblock_user", { user });
-        toast(`${user} may come in again.`);
+        toast([name(user), " may come in again."]);
       } catch (error) {
         toast(error.message, true);
       }
       this.blocked = null;
       await this.refresh();
     };
-    this.note.replaceChildren(h("bdi", {}, user), " is blocked. ", h("button", { type: "button", class: "small", onclick: unblock }, "Unblock"));
+    this.note.replaceChildren(name(user), " is blocked. ", h("button", { type: "button", class: "small", onclick: unblock }, "Unblock"));
   }
 }
