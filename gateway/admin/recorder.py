@@ -83,7 +83,8 @@ class Recorder:
             try:
                 self.look()
                 if now >= due:
-                    due = max(due + PERIOD, now)
+                    # After a stall not at once again: a rate over a moment says nothing.
+                    due = max(due, now - PERIOD / 2) + PERIOD
                     self.sample()
             except Exception:  # charts are no reason to stop
                 log.exception("recorder failed")
