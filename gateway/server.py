@@ -16,6 +16,7 @@ import fastws
 from gateway import codes
 from gateway.app import App, NoApp
 from gateway.auth.handshake import OriginCheck, select_subprotocol, token_of
+from gateway.collector import Collector
 from gateway.config import Config
 from gateway.engines import MemoryEngine
 from gateway.heartbeat import Heartbeat
@@ -50,7 +51,9 @@ class Gateway:
     def __init__(self, config: Config, app: App | None = None) -> None:
         self.config = config
         self.app = app if app is not None else _webhooks(config)
-        self.node = Node(config, MemoryEngine(), app=self.app)
+        engine = MemoryEngine(meta_ttl=config.channel.history_meta_ttl)
+        self.node = Node(config, engine, app=self.app)
+        self._collector = Collector()
         self._http = HttpSide(make_app(self.node))
         self._server: fastws.Server | None = None
         self._endpoint = WebSocketEndpoint(self.node, CentrifugeJson(self.node))
@@ -182,6 +185,8 @@ class Gateway:
                     next_second = now + 1.0
                     self._http.tick()
                     self.node.tick()
+                    held = self.node.counters.connections + self.node.hub.subscriptions
+                    self._collector.tick(held)
                 if delay and now >= next_check:
                     next_check = now + delay
                     start(self.node.members.check_positions())
@@ -207,6 +212,7 @@ class Gateway:
         if self._server is None:
             return
         server, self._server = self._server, None
+        self._collector.close()
         goodbye = codes.SHUTDOWN
         log.info("stopping", connections=self.node.counters.connections)
         server.close(close_connections=False)
