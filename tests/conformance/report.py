@@ -33,11 +33,11 @@ TEMPLATE = """\
 
 [The Autobahn test suite]({suite}) sends a peer what it
 should and what it should not get, and looks at what comes back. [`kosoku`]({kosoku})
-runs its cases under Python 3, with one fault of it mended (`fuzzer.py`). They run against an echo server and an echo client
-(`tests/conformance/echo_server.py`, `echo_client.py`) on each codec, carrier and loop, and with
-both kinds of handler; groups 12 and 13, which take minutes, on each codec and carrier.
-`make conformance` does all that and writes this page, `make conformance CONFORMANCE_ARGS=--all`
-also leaves no cell empty.
+runs its cases under Python 3, with one fault of it mended (`tests/conformance/fuzzer.py`). They run
+against an echo server and an echo client (`echo_server.py`, `echo_client.py` beside it) on each
+codec, carrier and loop, and with both kinds of handler; groups 12 and 13, which take minutes, on
+each codec and carrier. `make conformance` does all that and writes this page, `make conformance
+CONFORMANCE_ARGS=--all` also leaves no cell empty.
 
 `make test` takes groups 12 and 13 whole on the compiled codec and the reactor, and {quick} of their
 cases on the others. It fails when an outcome is not the one below, when this page shows another
