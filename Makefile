@@ -10,6 +10,7 @@
 #   make sanitize                  the library's tests on modules compiled with AddressSanitizer and UBSan
 #   make leaks                     a million messages, and 100,000 connections that end in every way: what is left
 #   make fuzz                      libFuzzer on every target for a minute; FUZZ_TARGETS, FUZZ_TIME, FUZZ_RUNS
+#   make conformance               the whole Autobahn suite on every codec and carrier, into docs/conformance.md
 #   make wheel                     sdist and wheel into dist/, and the wheel tested in an empty environment
 
 PYTHON ?= python3
@@ -19,6 +20,7 @@ PYTEST_ARGS ?=
 # Processes that share a run of the tests; 0 runs them in pytest's own, which a debugger wants.
 JOBS ?= auto
 BENCH_ARGS ?=
+CONFORMANCE_ARGS ?=
 FUZZ_TARGETS ?= all
 # Seconds, or inputs, for each target.
 FUZZ_TIME ?= $(if $(FUZZ_RUNS),0,60)
@@ -45,7 +47,7 @@ STUBTEST_FLAGS := --ignore-disjoint-bases --ignore-unused-allowlist \
 # The gateway has no pure-Python variant of its own; what differs is the library.
 PURE_TESTS := $(wildcard tests/fastws tests/conformance)
 
-.PHONY: run test test-library test-all bench bench-quick lint sanitize leaks fuzz fuzz-minimise wheel clean
+.PHONY: run test test-library test-all bench bench-quick lint sanitize leaks conformance fuzz fuzz-minimise wheel clean
 .DELETE_ON_ERROR:
 
 # With a little history, so that a tab of the demo page that was away gets what it missed.
@@ -92,6 +94,9 @@ sanitize: $(VENV)/.test
 leaks: $(VENV)/.test
 	$(BIN)/python -m tests.fastws.leaks
 	FASTWS_PURE=1 $(BIN)/python -m tests.fastws.leaks --carrier asyncio
+
+conformance: $(VENV)/.test
+	$(BIN)/python -m tests.conformance.report $(CONFORMANCE_ARGS)
 
 fuzz: $(VENV)/.test
 	tools/setup.sh clang
