@@ -25,10 +25,22 @@ class Dialect:
     """Sent by every connection when it is open."""
     ready: str
     """In the reply after which the connection counts as ready."""
+    ping: tuple[str, str] | None = None
+    """Text by which the server asks for a sign of life, and what is to be answered."""
+    subprotocol: str = ""
+
+    def basic(self) -> list[str]:
+        """A connection."""
+        arguments = ["--path", self.path]
+        if self.ping:
+            arguments += ["--ping", self.ping[0], "--pong", self.ping[1]]
+        if self.subprotocol:
+            arguments += ["--subprotocol", self.subprotocol]
+        return arguments
 
     def opening(self) -> list[str]:
         """A connection that has been greeted and has got its reply."""
-        arguments = ["--path", self.path, "--ready", self.ready]
+        arguments = [*self.basic(), "--ready", self.ready]
         for text in self.hello:
             arguments += ["--hello", text]
         return arguments
@@ -40,7 +52,7 @@ class Dialect:
 
 class _Plain(Dialect):
     def publishing(self, size: int) -> list[str]:
-        return ["--path", self.path, "--size", str(size), "--payload", "ascii"]
+        return [*self.basic(), "--size", str(size), "--payload", "ascii"]
 
 
 class _Centrifuge(Dialect):
@@ -54,6 +66,7 @@ CENTRIFUGE = _Centrifuge(
     "/connection/websocket",
     ('{"id":1,"connect":{}}', f'{{"id":2,"subscribe":{{"channel":"{CHANNEL}"}}}}'),
     '"id":2',
+    ("{}", "{}"),
 )
 
 
