@@ -69,10 +69,10 @@ test-all:
 	    $(MAKE) --no-print-directory PYTHON="$$python" VENV=.venv-"$$name" test-library </dev/null || exit 1; \
 	done
 
-bench: $(VENV)/.bench
+bench: $(VENV)/.peers
 	$(BIN)/python -m bench $(BENCH_ARGS)
 
-bench-quick: $(VENV)/.bench
+bench-quick: $(VENV)/.peers
 	$(BIN)/python -m bench quick $(BENCH_ARGS)
 
 lint: $(VENV)/.lint
@@ -128,6 +128,12 @@ $(VENV)/.bench: $(BIN)/python $(SOURCES)
 	tools/setup.sh compiler
 	tools/setup.sh install $(VENV) gateway,bench
 	touch $@ $(VENV)/.gateway
+
+# What can't be installed is a row of the report that says why.
+$(VENV)/.peers: $(VENV)/.bench $(wildcard bench/peers/requirements*.txt bench/peers/node/package-lock.json) \
+    bench/peers/_programs.py
+	$(BIN)/python -m bench.peers install
+	touch $@
 
 $(VENV)/.lint: $(BIN)/python $(SOURCES)
 	tools/setup.sh compiler

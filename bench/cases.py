@@ -156,7 +156,7 @@ class IdleMemory(Case):
     )
 
     def run(self, peer: Peer, port: int, pid: int, seconds: float) -> Result:
-        opening = ["--path", peer.dialect.path] if self.silent else peer.dialect.opening()
+        opening = peer.dialect.basic() if self.silent else peer.dialect.opening()
         arguments = ["--mode", "idle", *self.security(), *opening]
         if self.offer:
             arguments += ["--deflate", self.offer]
@@ -208,10 +208,11 @@ class Fanout(Case):
             "rounds": self.rounds,
             "interval": self.interval,
             "burst": self.burst,
+            "duration": seconds * 2,
         }
         plain = peer.dialect is PLAIN
         size = push_size(self.size) if plain and self.envelope else self.size
-        arguments = ["--mode", "fanout", *flags(options), *peer.dialect.publishing(size)]
+        arguments = ["--mode", "fanout", *flags(options), *peer.dialect.publishing(size, port)]
         return run_load(port, pid, arguments, 120)
 
 

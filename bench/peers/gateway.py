@@ -1,4 +1,4 @@
-"""The gateway as anybody starts it: one process, default settings."""
+"""The gateway as anybody starts it, with default settings."""
 
 import os
 import sys
@@ -6,5 +6,9 @@ import sys
 from bench.peers._run import parse
 
 if __name__ == "__main__":
-    port = str(parse().port)
-    os.execv(sys.executable, [sys.executable, "-m", "gateway", "serve", "--dev", "--port", port])
+    options = parse()
+    told = ["serve", "--dev", "--port", str(options.port), "--workers", str(options.workers)]
+    if options.ping != 25:
+        os.environ["FASTWS_CLIENT_PING_INTERVAL"] = f"{options.ping}s"
+        os.environ["FASTWS_CLIENT_PONG_TIMEOUT"] = "2s"
+    os.execv(sys.executable, [sys.executable, "-m", "gateway", *told])
