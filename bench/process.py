@@ -213,6 +213,23 @@ def run_load(port: int, pid: int, arguments: Sequence[str], seconds: float) -> d
     return result
 
 
+def load_core() -> int:
+    """The core of the load generator."""
+    allowed = sorted(os.sched_getaffinity(0))
+    return allowed[LOAD_CORE % len(allowed)]
+
+
+def peak_memory(pid: int) -> int:
+    """The most that a process and each below it have had resident, in bytes (`VmHWM`)."""
+    total = 0
+    for one in descendants(pid):
+        with contextlib.suppress(OSError):
+            for line in Path(f"/proc/{one}/status").read_text().splitlines():
+                if line.startswith("VmHWM:"):
+                    total += int(line.split()[1]) * 1024
+    return total
+
+
 def memory(pid: int) -> dict[str, int]:
     """Pss and private memory of a process and all below it, in bytes (`smaps_rollup`)."""
     total = {"pss": 0, "private": 0}
