@@ -8,8 +8,8 @@ A count is of the instructions within fastws' own extension modules, not of the 
 library or the kernel, so that it depends on our code, Cython and the compiler, and hardly on the
 machine: kernels are the portable ones (`FASTWS_KERNEL=portable`), whatever the processor has.
 Counts are kept for each combination of interpreter, Cython and compiler; on another one there is
-nothing to compare with, which is said and is no failure unless `--strict`. The gateway is Python: its count is
-of the interpreter as well, and may rise by 6%.
+nothing to compare with, which is said and is no failure unless `--strict`. The gateway is Python:
+its count is of the interpreter as well, and may rise by 6%.
 """
 
 import argparse
