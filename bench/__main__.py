@@ -32,7 +32,7 @@ def _peers(cases: Sequence[Case]) -> str:
 
 
 _RUNS = (
-    ("all", _ALL, ",".join(PEERS), 2, 0.7, "every case on every server; about half an hour"),
+    ("all", _ALL, ",".join(PEERS), 2, 0.6, "every case on every server; about half an hour"),
     ("quick", _QUICK, _QUICK_PEERS, 1, 0.5, "the main cases and servers; under 5 minutes"),
     ("core", _names(CORE), _peers(CORE), 3, 1.0, "libraries: echo, handshakes, fan-out, memory"),
     ("protocol", _names(PROTOCOL), _peers(PROTOCOL), 3, 1.0, "deflate, TLS, and ASGI servers"),

@@ -64,6 +64,8 @@ class Case:
         """Whether it is one for this server."""
         if self.role not in peer.roles or not set(self.features) <= set(peer.features):
             return False
+        if peer.only and peer.only not in self.features:
+            return False
         return self.gateways == (peer.dialect is not PLAIN) or peer.name in self.beside()
 
     def beside(self) -> tuple[str, ...]:

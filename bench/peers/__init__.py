@@ -33,6 +33,8 @@ class Peer:
     dialect: Dialect = PLAIN
     features: tuple[str, ...] = ()
     """What cases may ask of it besides: "tls", "deflate"."""
+    only: str = ""
+    """A feature without which there is nothing to compare in a case."""
     program: Program | None = None
     """What it runs on besides."""
 
@@ -103,6 +105,7 @@ PEERS = {
             ("fastws", "uvloop"),
             _ECHO,
             features=("tls",),
+            only="tls",
         ),
         Peer("picows_core", "picows", ("picows", "aiofastnet", "uvloop"), features=("tls",)),
         Peer("picows_websockets", "picows.websockets", ("picows", "uvloop"), _ECHO, features=_ALL),

@@ -68,7 +68,9 @@ def test_everything_is_written(root: Path) -> None:
 
 def test_the_same_run_gives_the_same_files(root: Path) -> None:
     source = root / "run.json"
-    source.write_text(json.dumps(_data()))
+    data = _data()
+    data["runs"] = [run for run in data["runs"] if run["case"] in ("lockstep", "memory")]
+    source.write_text(json.dumps(data))
     first = {file: file.read_bytes() for file in publish.publish(source, root)}
     assert {file: file.read_bytes() for file in publish.publish(source, root)} == first
 
