@@ -223,7 +223,7 @@ class Fanout(Case):
     size: int = 128
     envelope: bool = False
     rounds: int = 200
-    """At most: after twice the measured time, and ten of them, it ends."""
+    """At most: after twice the measured time, and three of them, it ends."""
     interval: float = 0
     burst: int = 1
     stalled: int = 0

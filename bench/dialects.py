@@ -91,8 +91,16 @@ class _SocketIo(Dialect):
         return [*self.opening(), "--match", '42["message",', "--publish", event]
 
 
+def publish_port(port: int) -> int:
+    """The port beside that of a server where it is published to, and one more after it.
+
+    Below those that the kernel gives to clients, of which the load has thousands.
+    """
+    return 10_000 + port % 10_000 * 2
+
+
 class _Pushpin(_Tagged):
-    """Publications through the ZeroMQ socket on the next port (ZMTP 3.0 by hand)."""
+    """Publications through the ZeroMQ socket on a port of its own (ZMTP 3.0 by hand)."""
 
     def publishing(self, size: int, port: int) -> list[str]:
         text = _TAG + "x" * (size - len(_TAG))
@@ -104,7 +112,7 @@ class _Pushpin(_Tagged):
         ready = b"\x05READY\x0bSocket-Type" + struct.pack("!I", 4) + b"PUSH"
         hello.write_bytes(greeting + bytes([4, len(ready)]) + ready)
         message.write_bytes(struct.pack("!BQ", 2, len(body)) + body)
-        told = {"publish-port": port + 1, "publish-hello": hello, "publish-raw": message}
+        told = {"publish-port": publish_port(port), "publish-hello": hello, "publish-raw": message}
         return [*self.basic(), "--match", _TAG, *flags(dict(told))]
 
 

@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -42,9 +43,11 @@ def _start(
 ) -> subprocess.Popen[bytes]:
     allowed = sorted(os.sched_getaffinity(0))
     chosen = allowed[core % len(allowed)]
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
 
     def in_child() -> None:
         os.sched_setaffinity(0, {chosen})
+        resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
         _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
     return subprocess.Popen(

@@ -12,7 +12,7 @@
  *   handshake  connect, upgrade, reset, again: --opening at a time.
  *   fanout     connections that receive; the first one publishes, and a round ends when every
  *              connection has got everything. After --duration it ends before --rounds are done, if
- *              at least ten are. With --interval rounds are due at fixed times, and
+ *              at least three are. With --interval rounds are due at fixed times, and
  *              times count from then. --stalled N: the last N connections never read once they are
  *              open, and nothing is expected of them. --publish-raw FILE --publish-port P: the bytes
  *              of the file, such as an HTTP request, are sent to that port instead, those of
@@ -962,7 +962,7 @@ static void run_fanout(void) {
     window_open();
     /* A slow server needs not all rounds for a figure; some it always needs. */
     while (complete && rounds < opt.rounds &&
-           (rounds < 10 || now_ns() - window.start < opt.duration)) {
+           (rounds < 3 || now_ns() - window.start < opt.duration)) {
         complete = run_round(frames, len, at);
         rounds++;
         if (rounds < opt.rounds) run_until(at = next_round(at));

@@ -1,12 +1,13 @@
 """Pushpin with its built-in test backend, which puts every client into the channel `test`.
 
-It is published to through ZeroMQ, its fastest way in, on the next port.
+It is published to through ZeroMQ, its fastest way in, on a port of its own.
 """
 
 import os
 from pathlib import Path
 from tempfile import mkdtemp
 
+from bench.dialects import publish_port
 from bench.peers._run import HOST, parse
 
 _CONFIG = """
@@ -49,6 +50,7 @@ if __name__ == "__main__":
     folder = Path(mkdtemp(prefix="bench-"))
     config = folder / "pushpin.conf"
     (folder / "routes").write_text("* test\n")
-    ports = {"port": options.port, "push": options.port + 1, "control": options.port + 2}
+    push = publish_port(options.port)
+    ports = {"port": options.port, "push": push, "control": push + 1}
     config.write_text(_CONFIG.format(folder=folder, host=HOST, **ports))
     os.execvp("pushpin", ["pushpin", "--config", str(config), "--merge-output"])

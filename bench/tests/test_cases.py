@@ -78,7 +78,7 @@ def test_publications_at_a_rate_count_from_when_they_were_due(tmp_path: Path) ->
     port = free_port()
     with server(peer_command("limit", port, "broadcast"), port, tmp_path / "log") as pid:
         result = replace(case, connections=5).run(PEERS["limit"], port, pid, 0.5)
-    assert 10 <= result["rounds"] <= 110
+    assert 3 <= result["rounds"] <= 110
     assert result["p50_us"] > 0
 
 
