@@ -1,7 +1,11 @@
-"""How the load generator speaks to a server: plain messages, or the Centrifuge protocol."""
+"""How the load generator speaks to a server: plain messages, or the protocol of a gateway."""
 
+import json
+import struct
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 CHANNEL = "bench"
 
@@ -25,26 +29,38 @@ class Dialect:
     """Sent by every connection when it is open."""
     ready: str
     """In the reply after which the connection counts as ready."""
+    ping: tuple[str, str] | None = None
+    """Text by which the server asks for a sign of life, and what is to be answered."""
+    subprotocol: str = ""
+
+    def basic(self) -> list[str]:
+        """A connection."""
+        arguments = ["--path", self.path]
+        if self.ping:
+            arguments += ["--ping", self.ping[0], "--pong", self.ping[1]]
+        if self.subprotocol:
+            arguments += ["--subprotocol", self.subprotocol]
+        return arguments
 
     def opening(self) -> list[str]:
         """A connection that has been greeted and has got its reply."""
-        arguments = ["--path", self.path, "--ready", self.ready]
+        arguments = [*self.basic(), "--ready", self.ready]
         for text in self.hello:
             arguments += ["--hello", text]
         return arguments
 
-    def publishing(self, size: int) -> list[str]:
-        """Publications of `size` bytes of data to everybody."""
+    def publishing(self, size: int, port: int) -> list[str]:
+        """Publications of `size` bytes of data to everybody, at the server on this port."""
         raise NotImplementedError
 
 
 class _Plain(Dialect):
-    def publishing(self, size: int) -> list[str]:
-        return ["--path", self.path, "--size", str(size), "--payload", "ascii"]
+    def publishing(self, size: int, port: int) -> list[str]:
+        return [*self.basic(), "--size", str(size), "--payload", "ascii"]
 
 
 class _Centrifuge(Dialect):
-    def publishing(self, size: int) -> list[str]:
+    def publishing(self, size: int, port: int) -> list[str]:
         command = f'{{"id":3,"publish":{{"channel":"{CHANNEL}","data":{_data(size)}}}}}'
         return [*self.opening(), "--match", '"pub":', "--publish", command]
 
@@ -74,12 +90,67 @@ def subscribe_commands(channels: int) -> list[str]:
     return _asking(*commands)
 
 
+_TAG = "bench:"
+"""At the beginning of each publication, where a server sends its clients other messages too."""
+
+
+class _Tagged(Dialect):
+    """Plain text, and answers of the server to who publishes, which are not counted."""
+
+    def basic(self) -> list[str]:
+        return ["--path", self.path]
+
+    def opening(self) -> list[str]:
+        return self.basic()
+
+    def publishing(self, size: int, port: int) -> list[str]:
+        text = _TAG + "x" * (size - len(_TAG))
+        return [*self.basic(), "--match", _TAG, "--publish", text]
+
+
+class _SocketIo(Dialect):
+    """Engine.IO 4 and Socket.IO 5: an event `message` with a string."""
+
+    def publishing(self, size: int, port: int) -> list[str]:
+        event = f'42["message",{_data(size)}]'
+        return [*self.opening(), "--match", '42["message",', "--publish", event]
+
+
+def publish_port(port: int) -> int:
+    """The port beside that of a server where it is published to, and one more after it.
+
+    Below those that the kernel gives to clients, of which the load has thousands.
+    """
+    return 10_000 + port % 10_000 * 2
+
+
+class _Pushpin(_Tagged):
+    """Publications through the ZeroMQ socket on a port of its own (ZMTP 3.0 by hand)."""
+
+    def publishing(self, size: int, port: int) -> list[str]:
+        text = _TAG + "x" * (size - len(_TAG))
+        item = {"channel": "test", "formats": {"ws-message": {"content": text}}}
+        body = b"J" + json.dumps(item, separators=(",", ":")).encode()
+        folder = Path(tempfile.mkdtemp(prefix="bench-"))
+        hello, message = folder / "hello", folder / "message"
+        greeting = b"\xff" + bytes(8) + b"\x7f\x03\x00" + b"NULL".ljust(20, b"\0") + bytes(32)
+        ready = b"\x05READY\x0bSocket-Type" + struct.pack("!I", 4) + b"PUSH"
+        hello.write_bytes(greeting + bytes([4, len(ready)]) + ready)
+        message.write_bytes(struct.pack("!BQ", 2, len(body)) + body)
+        told = {"publish-port": publish_port(port), "publish-hello": hello, "publish-raw": message}
+        return [*self.basic(), "--match", _TAG, *flags(dict(told))]
+
+
 PLAIN = _Plain("/", ("x" * 128,), "x" * 128)
 CENTRIFUGE = _Centrifuge(
     "/connection/websocket",
     ('{"id":1,"connect":{}}', f'{{"id":2,"subscribe":{{"channel":"{CHANNEL}"}}}}'),
     '"id":2',
+    ("{}", "{}"),
 )
+TAGGED = _Tagged("/", (), "")
+SOCKET_IO = _SocketIo("/socket.io/?EIO=4&transport=websocket", ("40",), '40{"sid"', ("2", "3"))
+PUSHPIN = _Pushpin("/ws", (), "")
 
 
 def push_size(size: int) -> int:
