@@ -11,7 +11,14 @@ from tempfile import TemporaryDirectory
 from typing import Any, ClassVar
 
 from bench.deflate import NO_TAKEOVER, TAKEOVER, check_echo, messages_file
-from bench.dialects import PLAIN, flags, publish_commands, push_size, subscribe_commands
+from bench.dialects import (
+    PLAIN,
+    flags,
+    port_beside,
+    publish_commands,
+    push_size,
+    subscribe_commands,
+)
 from bench.generator import Share
 from bench.generator import run as run_shares
 from bench.peers import Peer
@@ -317,9 +324,10 @@ class Heartbeats(Case):
         shares = []
         pids = descendants(pid)
         for index in range(self.processes):
-            wait_for_upgrade(port + index % self.workers, peer.dialect.path)
+            one = port_beside(port, index % self.workers)
+            wait_for_upgrade(one, peer.dialect.path)
             options: dict[str, object] = {
-                "port": port + index % self.workers,
+                "port": one,
                 "mode": "idle",
                 "connections": self.connections // self.processes,
                 "source": f"127.0.0.{index + 2}",
@@ -327,7 +335,7 @@ class Heartbeats(Case):
             }
             arguments = [*flags(options), *peer.dialect.opening()]
             if index == 0:
-                arguments += [part for one in pids for part in ("--pid", str(one))]
+                arguments += [part for each in pids for part in ("--pid", str(each))]
             shares.append(Share(arguments, load_core()))
         outcome = run_shares(shares)
         pings, first = outcome.total("pings"), outcome.results[0]

@@ -116,12 +116,12 @@ class _SocketIo(Dialect):
         return [*self.opening(), "--match", '42["message",', "--publish", event]
 
 
-def publish_port(port: int) -> int:
-    """The port beside that of a server where it is published to, and one more after it.
+def port_beside(port: int, index: int) -> int:
+    """The port of a server itself (0), or one of four more for it (1 to 4).
 
-    Below those that the kernel gives to clients, of which the load has thousands.
+    Those are below what the kernel gives to clients, of which the load has thousands.
     """
-    return 10_000 + port % 10_000 * 2
+    return 10_000 + port % 5_000 * 4 + index - 1 if index else port
 
 
 class _Pushpin(_Tagged):
@@ -137,7 +137,11 @@ class _Pushpin(_Tagged):
         ready = b"\x05READY\x0bSocket-Type" + struct.pack("!I", 4) + b"PUSH"
         hello.write_bytes(greeting + bytes([4, len(ready)]) + ready)
         message.write_bytes(struct.pack("!BQ", 2, len(body)) + body)
-        told = {"publish-port": publish_port(port), "publish-hello": hello, "publish-raw": message}
+        told = {
+            "publish-port": port_beside(port, 1),
+            "publish-hello": hello,
+            "publish-raw": message,
+        }
         return [*self.basic(), "--match", _TAG, *flags(dict(told))]
 
 

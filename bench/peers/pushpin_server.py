@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from tempfile import mkdtemp
 
-from bench.dialects import publish_port
+from bench.dialects import port_beside
 from bench.peers._run import HOST, parse
 
 _CONFIG = """
@@ -50,7 +50,7 @@ if __name__ == "__main__":
     folder = Path(mkdtemp(prefix="bench-"))
     config = folder / "pushpin.conf"
     (folder / "routes").write_text("* test\n")
-    push = publish_port(options.port)
-    ports = {"port": options.port, "push": push, "control": push + 1}
+    port, push, control = (port_beside(options.port, index) for index in range(3))
+    ports = {"port": port, "push": push, "control": control}
     config.write_text(_CONFIG.format(folder=folder, host=HOST, **ports))
     os.execvp("pushpin", ["pushpin", "--config", str(config), "--merge-output"])
