@@ -10,14 +10,17 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, ClassVar
 
+from bench.backend import call_for, request
 from bench.deflate import NO_TAKEOVER, TAKEOVER, check_echo, messages_file
 from bench.dialects import (
+    CHANNEL,
     PLAIN,
     flags,
     port_beside,
     publish_commands,
     push_size,
     subscribe_commands,
+    with_token,
 )
 from bench.generator import Share
 from bench.generator import run as run_shares
@@ -171,7 +174,12 @@ class Handshakes(Case):
             "warmup": max(0.3, seconds / 4),
             "duration": seconds,
         }
-        return run_load(port, pid, ["--mode", "handshake", *flags(options)], seconds * 2 + 30)
+        arguments = ["--mode", "handshake", *flags(options), *self.opening_of(peer)]
+        return run_load(port, pid, arguments, seconds * 2 + 30)
+
+    def opening_of(self, peer: Peer) -> list[str]:
+        """Arguments of what a connection does before it ends."""
+        return []
 
 
 @dataclass(frozen=True)
@@ -381,6 +389,47 @@ class Commands(Case):
 
 
 @dataclass(frozen=True)
+class Connects(Handshakes):
+    """The same with a token and one subscription, in a channel with presence and history: from the
+    TCP connection to the reply.
+    """
+
+    role = "tokens"
+    columns = (
+        Column("per_second", "connects/s", 0, "high"),
+        Column("server_cpu_us", "CPU us/connect", 1, "low"),
+        *_LATENCY,
+    )
+
+    def opening_of(self, peer: Peer) -> list[str]:
+        return with_token(peer.dialect).opening()
+
+
+@dataclass(frozen=True)
+class ApiPublish(Case):
+    """Publications through the HTTP API, eight calls at a time, one or a `batch` in each."""
+
+    size: int = 128
+    batch: int = 1
+    role = "tokens"
+    columns = (
+        Column("per_second", "publications/s", 0, "high"),
+        Column("server_cpu_us", "CPU us/publication", 1, "low"),
+    )
+
+    def run(self, peer: Peer, port: int, pid: int, seconds: float) -> Result:
+        one = {"channel": CHANNEL, "data": "x" * (self.size - 2)}
+        if self.batch == 1:
+            call = request(port, "publish", one)
+        else:
+            commands = {"parallel": False, "commands": [{"publish": one}] * self.batch}
+            call = request(port, "batch", commands)
+        calls, passed, cpu = call_for(seconds, descendants(pid)[-1], port, call)
+        count = calls * self.batch
+        return {"per_second": count / passed, "server_cpu_us": cpu * 1e6 / count}
+
+
+@dataclass(frozen=True)
 class Sweep(Case):
     """The gateway's heartbeat table alone; no server and no load."""
 
@@ -480,6 +529,18 @@ GATEWAY: tuple[Case, ...] = (
     Commands(
         "gateway-subscribe",
         "Subscribe and unsubscribe, presence and join/leave on, 100 clients, 16 in flight",
+        gateways=True,
+    ),
+    Connects(
+        "gateway-connect",
+        "Connect with a token and subscribe, 64 at a time; presence and history on",
+        gateways=True,
+    ),
+    ApiPublish("gateway-api", "Publications through the HTTP API, one a call", gateways=True),
+    ApiPublish(
+        "gateway-api-batch",
+        "Publications through the HTTP API, 100 a call",
+        batch=100,
         gateways=True,
     ),
     Fanout(

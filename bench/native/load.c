@@ -11,7 +11,8 @@
  *              server stalls: no "coordinated omission"). What is unanswered at the end counts with
  *              its age.
  *   idle       opens connections and holds them until a line or the end of standard input.
- *   handshake  connect, upgrade, reset, again: --opening at a time.
+ *   handshake  connect, upgrade, reset, again: --opening at a time. With --ready, after the reply to
+ *              --hello.
  *   fanout     connections that receive; the first one publishes, and a round ends when every
  *              connection has got everything. After --duration it ends before --rounds are done, if
  *              at least three are. With --interval rounds are due at fixed times, and
@@ -451,13 +452,18 @@ static void now_ready(struct conn *c) {
     if (is_stalled(c) && epoll_ctl(epoll_fd, EPOLL_CTL_DEL, c->fd, NULL) != 0) die("epoll_ctl");
 }
 
+/* Handshake mode: all that was to be done on this connection is done. */
+static void handshake_done(struct conn *c, uint64_t now) {
+    handshakes++;
+    histogram_add(&latency, now - c->since);
+    outstanding--;
+    close_conn(c);
+}
+
 static void on_upgraded(struct conn *c, uint64_t now) {
     opened++;
-    handshakes++;
-    if (opt.mode == HANDSHAKE) {
-        histogram_add(&latency, now - c->since);
-        outstanding--;
-        close_conn(c);
+    if (opt.mode == HANDSHAKE && opt.ready == NULL) {
+        handshake_done(c, now);
         return;
     }
     c->state = GREETING;
@@ -528,7 +534,11 @@ static void on_message(struct conn *c, const uint8_t *data, size_t len, uint64_t
         return;
     }
     if (c->state == GREETING) {
-        if (opt.ready != NULL && memmem(data, len, opt.ready, strlen(opt.ready)) != NULL) now_ready(c);
+        if (opt.ready == NULL || memmem(data, len, opt.ready, strlen(opt.ready)) == NULL) return;
+        if (opt.mode == HANDSHAKE)
+            handshake_done(c, now);
+        else
+            now_ready(c);
         return;
     }
     if (opt.mode != FANOUT || round_start == 0) return;

@@ -26,6 +26,8 @@ class Options:
     """Gateways: seconds between pings of an idle client."""
     workers: int = 1
     """Gateways: processes."""
+    tokens: bool = False
+    """Gateways: whether clients need tokens, and channels have presence and history."""
 
     def ssl(self) -> ssl.SSLContext | None:
         """Context for TLS, if that was asked for."""
@@ -40,7 +42,7 @@ def parse() -> Options:
     """Reads the command line."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--port", type=int, required=True)
-    roles = ("echo", "idle", "broadcast", "commands", "asgi")
+    roles = ("echo", "idle", "broadcast", "commands", "tokens", "asgi")
     parser.add_argument("--role", choices=roles, default="echo")
     parser.add_argument("--tls", metavar="PEM")
     parser.add_argument("--deflate", action="store_true")
@@ -48,7 +50,8 @@ def parse() -> Options:
     parser.add_argument("--workers", type=int, default=1)
     told = parser.parse_args()
     broadcast = told.role == "broadcast"
-    return Options(told.port, broadcast, told.tls, told.deflate, told.ping, told.workers)
+    tokens = told.role == "tokens"
+    return Options(told.port, broadcast, told.tls, told.deflate, told.ping, told.workers, tokens)
 
 
 def run(serve: Callable[[Options], Awaitable[object]]) -> None:
