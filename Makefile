@@ -5,11 +5,14 @@
 #   make test                      all tests, then the library's again on the pure-Python codec
 #   make test PYTEST_ARGS="-k close" JOBS=0
 #   make test-all                  the library's tests on every CPython from 3.11 up that the machine has
-#   make bench                     fastws beside other libraries; bench-quick: the same in a minute or so
+#   make bench                     fastws beside other libraries, half an hour; bench-quick: the main cases
+#   make micro                     single functions beside those of other libraries
+#   make instructions              instructions per message by callgrind, against the baseline in the repository
 #   make lint                      ruff, mypy, stubs against the compiled modules
 #   make sanitize                  the library's tests on modules compiled with AddressSanitizer and UBSan
 #   make leaks                     a million messages, and 100,000 connections that end in every way: what is left
 #   make fuzz                      libFuzzer on every target for a minute; FUZZ_TARGETS, FUZZ_TIME, FUZZ_RUNS
+#   make conformance               the whole Autobahn suite on every codec and carrier, into docs/conformance.md
 #   make wheel                     sdist and wheel into dist/, and the wheel tested in an empty environment
 
 PYTHON ?= python3
@@ -19,6 +22,7 @@ PYTEST_ARGS ?=
 # Processes that share a run of the tests; 0 runs them in pytest's own, which a debugger wants.
 JOBS ?= auto
 BENCH_ARGS ?=
+CONFORMANCE_ARGS ?=
 FUZZ_TARGETS ?= all
 # Seconds, or inputs, for each target.
 FUZZ_TIME ?= $(if $(FUZZ_RUNS),0,60)
@@ -45,7 +49,8 @@ STUBTEST_FLAGS := --ignore-disjoint-bases --ignore-unused-allowlist \
 # The gateway has no pure-Python variant of its own; what differs is the library.
 PURE_TESTS := $(wildcard tests/fastws tests/conformance)
 
-.PHONY: run test test-library test-all bench bench-quick lint sanitize leaks fuzz fuzz-minimise wheel clean
+.PHONY: run test test-library test-all bench bench-quick micro instructions lint sanitize leaks conformance fuzz
+.PHONY: fuzz-minimise wheel clean
 .DELETE_ON_ERROR:
 
 # With a little history, so that a tab of the demo page that was away gets what it missed.
@@ -72,11 +77,19 @@ test-all:
 	    $(MAKE) --no-print-directory PYTHON="$$python" VENV=.venv-"$$name" test-library </dev/null || exit 1; \
 	done
 
-bench: $(VENV)/.bench
+bench: $(VENV)/.peers
 	$(BIN)/python -m bench $(BENCH_ARGS)
 
-bench-quick: $(VENV)/.bench
+bench-quick: $(VENV)/.peers
 	$(BIN)/python -m bench quick $(BENCH_ARGS)
+
+# MICRO_ARGS="-k mask"
+micro: $(VENV)/.peers
+	$(BIN)/python -m bench.micro $(MICRO_ARGS)
+
+instructions: $(VENV)/.test
+	tools/setup.sh valgrind
+	$(BIN)/python -m bench.instructions $(INSTRUCTIONS_ARGS)
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff check .
@@ -92,6 +105,9 @@ sanitize: $(VENV)/.test
 leaks: $(VENV)/.test
 	$(BIN)/python -m tests.fastws.leaks
 	FASTWS_PURE=1 $(BIN)/python -m tests.fastws.leaks --carrier asyncio
+
+conformance: $(VENV)/.test
+	$(BIN)/python -m tests.conformance.report $(CONFORMANCE_ARGS)
 
 fuzz: $(VENV)/.test
 	tools/setup.sh clang
@@ -131,6 +147,12 @@ $(VENV)/.bench: $(BIN)/python $(SOURCES)
 	tools/setup.sh compiler
 	tools/setup.sh install $(VENV) gateway,bench
 	touch $@ $(VENV)/.gateway
+
+# What can't be installed is a row of the report that says why.
+$(VENV)/.peers: $(VENV)/.bench $(wildcard bench/peers/requirements*.txt bench/peers/node/package-lock.json) \
+    bench/peers/_programs.py
+	$(BIN)/python -m bench.peers install
+	touch $@
 
 $(VENV)/.lint: $(BIN)/python $(SOURCES)
 	tools/setup.sh compiler

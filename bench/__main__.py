@@ -3,40 +3,51 @@
 import argparse
 import signal
 import sys
+from collections.abc import Sequence
 
-from bench.cases import CASES, CORE, GATEWAY, PROTOCOL
+from bench.cases import CASES, CORE, GATEWAY, PROTOCOL, Case
 from bench.compare import execute, plan
 from bench.native import NoCompiler
 from bench.peers import PEERS
 from bench.process import BenchError
 
-_CORE_CASES = ",".join(case.name for case in CORE)
-_GATEWAY_CASES = ",".join(case.name for case in GATEWAY)
-_PROTOCOL_CASES = ",".join(case.name for case in PROTOCOL)
-_PROTOCOL_PEERS = ",".join(name for name in PEERS if name not in ("limit", "gateway"))
-_CORE_PEERS = ",".join(
-    name
-    for name, peer in PEERS.items()
-    if "broadcast" in peer.roles and name != "gateway"  # fan-out is among the cases
+_ALL = ",".join(CASES)
+_QUICK = (
+    "lockstep,pipelined,pipelined-text,pipelined-cjk,lockstep-16kib,handshakes,memory,fanout,"
+    "tls-pipelined,deflate-1k,gateway-burst,gateway-memory"
 )
+_QUICK_PEERS = (
+    "limit,fastws_listener,fastws_coroutine,picows_core,websockets_asyncio,aiohttp_server,"
+    "uwebsockets_cpp,gateway,centrifugo"
+)
+
+
+def _names(cases: Sequence[Case]) -> str:
+    return ",".join(case.name for case in cases)
+
+
+def _peers(cases: Sequence[Case]) -> str:
+    """The servers that any of the cases is for."""
+    return ",".join(name for name, peer in PEERS.items() if any(case.wants(peer) for case in cases))
+
+
 _RUNS = (
-    ("quick", _CORE_CASES, _CORE_PEERS, 1, 1.0, "every library case once; under 5 minutes"),
-    ("core", _CORE_CASES, _CORE_PEERS, 5, 2.0, "every library case, several rounds"),
-    ("gateway", _GATEWAY_CASES, "limit,gateway,fastws_listener", 3, 2.0, "the gateway's cases"),
-    ("protocol", _PROTOCOL_CASES, _PROTOCOL_PEERS, 3, 2.0, "deflate, TLS, and ASGI servers"),
-    ("compare", _CORE_CASES, _CORE_PEERS, 3, 2.0, "cases and servers of your choice"),
+    ("all", _ALL, ",".join(PEERS), 2, 0.6, "every case on every server; about half an hour"),
+    ("quick", _QUICK, _QUICK_PEERS, 1, 0.5, "the main cases and servers; under 5 minutes"),
+    ("core", _names(CORE), _peers(CORE), 3, 1.0, "libraries: echo, handshakes, fan-out, memory"),
+    ("protocol", _names(PROTOCOL), _peers(PROTOCOL), 3, 1.0, "deflate, TLS, and ASGI servers"),
+    ("gateway", _names(GATEWAY), _peers(GATEWAY), 3, 1.0, "gateways"),
+    ("compare", _QUICK, _QUICK_PEERS, 3, 1.0, "cases and servers of your choice"),
 )
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    text = "core, protocol, then gateway; so does no command at all"
-    commands = parser.add_subparsers(dest="command")
-    commands.add_parser("all", help=text, description=text)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     for name, cases, peers, rounds, seconds, text in _RUNS:
         command = commands.add_parser(name, help=text, description=text)
         command.add_argument("--cases", default=cases, help="comma-separated; see `list`")
-        command.add_argument("--peers", default=peers, help="comma-separated, the base first")
+        command.add_argument("--peers", default=peers, help="comma-separated; see `list`")
         command.add_argument("--rounds", type=int, default=rounds)
         command.add_argument("--seconds", type=float, default=seconds, help="measured per run")
     commands.add_parser("list", help="names of cases and servers")
@@ -52,19 +63,22 @@ def _list() -> None:
 
 def main() -> int:
     """Runs the command line; returns the exit status."""
-    parser = _parser()
-    arguments = parser.parse_args()
+    arguments = _parser().parse_args(sys.argv[1:] or ["all"])
     if arguments.command == "list":
         _list()
         return 0
-    chosen = [arguments]
-    if arguments.command in (None, "all"):
-        chosen = [parser.parse_args([name]) for name in ("core", "protocol", "gateway")]
     # An end by signal must unwind: servers are stopped on the way out.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
-        plans = [plan(one.command, one.cases, one.peers, one.rounds, one.seconds) for one in chosen]
-        return max([execute(one) for one in plans])
+        return execute(
+            plan(
+                arguments.command,
+                arguments.cases,
+                arguments.peers,
+                arguments.rounds,
+                arguments.seconds,
+            )
+        )
     except (BenchError, NoCompiler) as error:
         print(f"bench: {error}", file=sys.stderr)
     except KeyboardInterrupt:

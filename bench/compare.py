@@ -14,7 +14,7 @@ from bench.goals import GOALS
 from bench.machine import describe
 from bench.native import program
 from bench.peers import PEERS, Peer
-from bench.process import BenchError, free_port, peer_command, server
+from bench.process import BenchError, free_port, peer_command, server, wait_for_upgrade
 from bench.report import DISTURBED, markdown
 
 T = TypeVar("T")
@@ -66,8 +66,11 @@ def measure(case: Case, peer: Peer, seconds: float) -> dict[str, Any]:
     try:
         if case.role == "sweep":
             return {**entry, "result": dict(case.run(peer, 0, 0, seconds))}
-        command = peer_command(peer.name, port, case.role, case.features)
+        more = case.server_arguments()
+        command = peer_command(peer.name, port, case.role, case.features, *more)
         with server(command, port, log) as pid:
+            if "tls" not in case.features:
+                wait_for_upgrade(port, peer.dialect.path)
             entry["result"] = dict(case.run(peer, port, pid, seconds))
     except BenchError as error:
         entry["error"] = str(error)
@@ -79,8 +82,10 @@ def _turns(plan: Plan) -> Iterable[tuple[int, Case, Peer]]:
     for round_ in range(plan.rounds):
         shift = round_ % len(plan.peers)
         for case in plan.cases:
+            if round_ and case.once:
+                continue
             for peer in (*plan.peers[shift:], *plan.peers[:shift]):
-                if case.role in peer.roles and set(case.features) <= set(peer.features):
+                if case.wants(peer):
                     yield round_, case, peer
 
 
@@ -108,10 +113,9 @@ def execute(plan: Plan) -> int:
         data["runs"].append(entry)
         text = _summary(case, entry["result"]) if "result" in entry else f"FAILED: {entry['error']}"
         _say(f"{time.monotonic() - begin:5.0f} s  {case.name:15} {peer.label:18} {text}")
-    labels = {peer.name: peer.label for peer in plan.peers}
     stem = RESULTS / f"{plan.name}-{started:%Y%m%d-%H%M%S}"
     stem.with_suffix(".json").write_text(json.dumps(data, indent=1) + "\n")
-    text = markdown(data, labels, GOALS, plan.peers[0].name)
+    text = markdown(data, GOALS)
     stem.with_suffix(".md").write_text(text)
     print(text)
     _say(f"raw results: {stem.with_suffix('.json')}")

@@ -41,33 +41,56 @@ def _memory(case: str, peer: str, bound: float) -> Goal:
     return Goal(f"{case}: each", case, peer, "pss_per_connection", bound, True, unit="bytes")
 
 
+_LISTENER, _COROUTINE, _SOCKETIFY = "fastws_listener", "fastws_coroutine", "socketify_server"
+_PYTHON = ("picows_core", "websockets_asyncio", "aiohttp_server", "tornado_server")
+
+
+def _fanout(case: str, bound: float, against: str) -> Goal:
+    """CPU per delivery at most a `bound`th of another server's."""
+    return Goal(f"{case}: CPU", case, _LISTENER, "server_cpu_us", 1 / bound, True, against)
+
+
 GOALS = (
-    _cpu("lockstep", "fastws_listener", 1.10),
-    _rate("pipelined", "fastws_listener", 0.80, "limit"),
-    _rate("pipelined", "fastws_listener", 9, "picows_core"),
-    _rate("pipelined-text", "fastws_listener", 0.80, "limit"),
-    _rate("pipelined-text", "fastws_listener", 9, "picows_core"),
-    _cpu("lockstep", "fastws_coroutine", 1.30),
-    _rate("pipelined", "fastws_coroutine", 15, "websockets_asyncio"),
-    _rate("pipelined", "fastws_coroutine", 5, "picows_core"),
-    _cpu("large", "fastws_listener", 1.15),
-    _memory("memory", "fastws_listener", 400),
-    _rate("handshakes", "fastws_listener", 0.85, "limit"),
+    _cpu("lockstep-16b", _LISTENER, 1.05),
+    _cpu("lockstep", _LISTENER, 1.05),
+    _cpu("lockstep-1kib", _LISTENER, 1.05),
+    _cpu("lockstep-16kib", _LISTENER, 1.05),
+    _cpu("lockstep-1mib", _LISTENER, 1.10),
+    _rate("pipelined", _LISTENER, 0.92, "limit"),
+    _rate("pipelined", _LISTENER, 12, "picows_core"),
+    _rate("pipelined", _LISTENER, 8, _SOCKETIFY),
+    _rate("pipelined-text", _LISTENER, 0.92, "limit"),
+    _rate("pipelined-text", _LISTENER, 12, "picows_core"),
+    _rate("pipelined-text", _LISTENER, 8, _SOCKETIFY),
+    *(_rate("lockstep-1mib", _LISTENER, 1, peer) for peer in (*_PYTHON, _SOCKETIFY)),
+    *(
+        _rate(f"pipelined-{kind}", _LISTENER, 2, peer)
+        for kind in ("cjk", "emoji")
+        for peer in _PYTHON
+    ),
+    _cpu("lockstep", _COROUTINE, 1.20),
+    _rate("pipelined", _COROUTINE, 20, "websockets_asyncio"),
+    _rate("pipelined", _COROUTINE, 8, "picows_core"),
+    _fanout("fanout-10k-burst", 5, "picows_core"),
+    _fanout("fanout-10k-burst", 5, _SOCKETIFY),
+    _memory("memory", _LISTENER, 300),
+    *_less_memory("memory", _SOCKETIFY),
+    _rate("handshakes", _LISTENER, 0.95, "limit"),
     *_deflate("deflate-1k"),
     *_deflate("deflate-8k"),
     *_deflate("deflate-takeover"),
     Goal(
         "deflate, unused: each more",
         "memory-deflate",
-        "fastws_listener",
+        _LISTENER,
         "pss_per_connection",
         100,
         True,
         unit="bytes",
         over="memory-silent",
     ),
-    _rate("tls-lockstep", "fastws_listener", 1, "picows_core"),
-    _rate("tls-pipelined", "fastws_listener", 2, "picows_core"),
+    _rate("tls-lockstep", _LISTENER, 1, "picows_core"),
+    _rate("tls-pipelined", _LISTENER, 2, "picows_core"),
     *_less_memory(
         "memory-tls", "picows_core", "websockets_asyncio", "aiohttp_server", "uvicorn_default"
     ),

@@ -21,7 +21,16 @@ def program(name: str) -> str:
 
     The compiler is `$CC`, else `cc`. Raises NoCompiler with a message for the user.
     """
-    source, target = _SOURCES / f"{name}.c", _BUILD / name
+    return _built(name, _BUILD / name, [])
+
+
+def library(name: str) -> str:
+    """The same of a shared library."""
+    return _built(name, _BUILD / f"{name}.so", ["-shared", "-fPIC"])
+
+
+def _built(name: str, target: Path, flags: list[str]) -> str:
+    source = _SOURCES / f"{name}.c"
     newest = max(file.stat().st_mtime for file in (source, *_SOURCES.glob("*.h")))
     if target.exists() and target.stat().st_mtime > newest:
         return str(target)
@@ -33,7 +42,7 @@ def program(name: str) -> str:
         )
     _BUILD.mkdir(exist_ok=True)
     unfinished = target.with_suffix(f".{os.getpid()}")
-    command = [compiler, *_FLAGS, "-o", str(unfinished), str(source)]
+    command = [compiler, *_FLAGS, *flags, "-o", str(unfinished), str(source)]
     if name in _WITH_TLS and _has_openssl(compiler):
         command += ["-DHAVE_OPENSSL", "-lssl", "-lcrypto"]
     result = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -42,9 +43,11 @@ def _start(
 ) -> subprocess.Popen[bytes]:
     allowed = sorted(os.sched_getaffinity(0))
     chosen = allowed[core % len(allowed)]
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
 
     def in_child() -> None:
         os.sched_setaffinity(0, {chosen})
+        resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
         _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
     return subprocess.Popen(
@@ -97,13 +100,41 @@ def _wait_for_port(process: subprocess.Popen[bytes], port: int, log: Path, secon
     raise BenchError(f"the server did not start: {said[-1] if said else 'it said nothing'}")
 
 
-def peer_command(
-    name: str, port: int, role: str = "echo", features: Sequence[str] = ()
-) -> list[str]:
-    """Command line of a server of `bench.peers`: role `echo`, `idle` or `broadcast`, and what it
-    is to have besides, `tls` and `deflate`.
+def wait_for_upgrade(port: int, path: str, seconds: float = 20) -> None:
+    """Waits until a server agrees to a WebSocket: some consist of several processes.
+
+    Raises BenchError when it does not.
     """
+    request = (
+        f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUpgrade: websocket\r\n"
+        "Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+        "Sec-WebSocket-Version: 13\r\n\r\n"
+    )
+    deadline = time.monotonic() + seconds
+    answer = b""
+    while time.monotonic() < deadline:
+        with (
+            contextlib.suppress(OSError),
+            socket.create_connection(("127.0.0.1", port), 2) as client,
+        ):
+            client.sendall(request.encode())
+            answer = client.recv(1000)
+            if answer.startswith(b"HTTP/1.1 101"):
+                return
+        time.sleep(0.1)
+    said = answer.split(b"\r\n")[0].decode(errors="replace")
+    raise BenchError(f"no WebSocket at {path}: {said or 'no answer'}")
+
+
+def peer_command(
+    name: str, port: int, role: str = "echo", features: Sequence[str] = (), *more: str
+) -> list[str]:
+    """Command line of a server of `bench.peers`: its role, and what it is to have besides: `tls`,
+    `deflate`, and further arguments.
+    """
+    role = "idle" if role == "heartbeat" else role
     command = [sys.executable, "-m", f"bench.peers.{name}", "--port", str(port), "--role", role]
+    command += more
     if "tls" in features:
         command += ["--tls", certificate()]
     if "deflate" in features:
@@ -177,10 +208,29 @@ def run_load(port: int, pid: int, arguments: Sequence[str], seconds: float) -> d
     if process.returncode != 0:
         raise BenchError("; ".join(message[-2:]) or f"load ended with {process.returncode}")
     result: dict[str, Any] = json.loads(output.splitlines()[-1])
+    if result.get("messages") == 0 or result.get("handshakes") == 0:
+        raise BenchError("nothing came back within the measured time")
     if result["mismatches"] or result["lost"] or result["failures"]:
         counts = {key: result[key] for key in ("mismatches", "lost", "failures")}
         raise BenchError(f"{counts}; {'; '.join(message[:2])}")
     return result
+
+
+def load_core() -> int:
+    """The core of the load generator."""
+    allowed = sorted(os.sched_getaffinity(0))
+    return allowed[LOAD_CORE % len(allowed)]
+
+
+def peak_memory(pid: int) -> int:
+    """The most that a process and each below it have had resident, in bytes (`VmHWM`)."""
+    total = 0
+    for one in descendants(pid):
+        with contextlib.suppress(OSError):
+            for line in Path(f"/proc/{one}/status").read_text().splitlines():
+                if line.startswith("VmHWM:"):
+                    total += int(line.split()[1]) * 1024
+    return total
 
 
 def memory(pid: int) -> dict[str, int]:

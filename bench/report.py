@@ -1,4 +1,4 @@
-"""Turns raw results into Markdown."""
+"""Turns raw results into Markdown tables."""
 
 from collections.abc import Mapping, Sequence
 from statistics import median
@@ -6,7 +6,7 @@ from typing import Any
 
 from bench.cases import CASES, Case, Column
 from bench.goals import Goal
-from bench.peers import LIMIT
+from bench.peers import LIMIT, PEERS
 
 Runs = Sequence[Mapping[str, Any]]
 DISTURBED = 0.05
@@ -46,7 +46,7 @@ def _notes(runs: Runs) -> str:
         notes.append("load saturated")
     if any(result.get("waited", 0) > DISTURBED for result in results):
         notes.append("disturbed")
-    return "; ".join(notes).replace("|", "/")
+    return "; ".join(notes).replace("|", "/").replace("\n", "; ")
 
 
 def table(runs: Runs, case: Case, labels: Mapping[str, str], base: str) -> str:
@@ -99,16 +99,22 @@ def goal_table(runs: Runs, goals: Sequence[Goal], labels: Mapping[str, str]) -> 
     return "\n".join(lines) if len(lines) > 2 else ""
 
 
-def markdown(
-    data: Mapping[str, Any], labels: Mapping[str, str], goals: Sequence[Goal], base: str
-) -> str:
-    """The whole report of one run."""
-    machine, runs = data["machine"], data["runs"]
+_BASES = (LIMIT.name, "fastws_listener", "uvicorn_fastws", "gateway")
+
+
+def base_of(runs: Runs, case: str) -> str:
+    """The server that the others of a case are compared with: the limit, or else ours."""
+    measured = [run["peer"] for run in runs if run["case"] == case]
+    return next((base for base in _BASES if base in measured), measured[0])
+
+
+def preamble(data: Mapping[str, Any]) -> list[str]:
+    """The machine, the versions and the method in short, as paragraphs."""
+    machine = data["machine"]
     versions = ", ".join(f"{name} {version}" for name, version in sorted(data["versions"].items()))
     rounds = data["rounds"]
     spread = f"Medians of {rounds} interleaved rounds (least - most)" if rounds > 1 else "One round"
-    parts = [
-        f"# Benchmark, {data['started']}",
+    return [
         f"{machine['cpu']}, {machine['cores']} cores{' (virtual)' if machine['virtual'] else ''}, "
         f"{machine['kernel']}, {machine['python']}, {machine['compiler']}; {versions}. "
         f"{spread}, {data['seconds']:g} s each; server on one core, load on another. CPU is the "
@@ -117,8 +123,21 @@ def markdown(
         "rates and latencies count for little. *load saturated*: the load generator was the limit, "
         "so that a rate is a lower bound. CPU figures suffer least from either.",
     ]
-    for name in dict.fromkeys(run["case"] for run in runs):
-        parts += [f"## {CASES[name].title}", table(runs, CASES[name], labels, base)]
+
+
+def labels_of(runs: Runs) -> dict[str, str]:
+    """Names in tables of the servers of a run, in the order of `peers/__init__.py`."""
+    measured = {run["peer"] for run in runs}
+    return {name: peer.label for name, peer in PEERS.items() if name in measured}
+
+
+def markdown(data: Mapping[str, Any], goals: Sequence[Goal]) -> str:
+    """The whole report of one run."""
+    runs = data["runs"]
+    labels = labels_of(runs)
+    parts = [f"# Benchmark, {data['started']}", *preamble(data)]
+    for name in (case for case in CASES if any(run["case"] == case for run in runs)):
+        parts += [f"## {CASES[name].title}", table(runs, CASES[name], labels, base_of(runs, name))]
     if text := goal_table(runs, goals, labels):
         parts += ["## Goals", text]
     return "\n\n".join(parts) + "\n"

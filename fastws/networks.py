@@ -44,6 +44,8 @@ class Networks:
             address = address[0]
         elif not _looks_like_ip(address):
             return self.unix
+        if not self._networks:
+            return False
         try:
             ip = ipaddress.ip_address(address)
         except ValueError:

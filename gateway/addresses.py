@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import re
 from collections.abc import Callable
@@ -73,9 +74,12 @@ class ClientAddresses:
 
 
 def _text(peer: Any) -> str:
-    if not isinstance(peer, tuple):
-        return "unix"
-    return parse_node(str(peer[0])) or str(peer[0])
+    return _shortest(str(peer[0])) if isinstance(peer, tuple) else "unix"
+
+
+@functools.lru_cache(4096)
+def _shortest(address: str) -> str:
+    return parse_node(address) or address
 
 
 def parse_node(text: str) -> str | None:

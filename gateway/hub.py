@@ -14,6 +14,7 @@ from gateway.channels.filters import TagFilter
 from gateway.channels.lagging import Lag, LagPolicy
 from gateway.model import ClientInfo, Publication, StreamPosition
 from gateway.protocols.base import ClientProtocol
+from gateway.room import Room
 from gateway.session import Session, Subscription
 from gateway.transports.base import GONE, Endpoint, Transport
 
@@ -155,6 +156,13 @@ class Hub:
         self.dropped = 0  # publications left out for them
         self.on_gap: Callable[[list[Subscription]], None] = lambda lost: None
         self.transport_of: Callable[[str], Transport] = lambda client: GONE
+        self._room = Room()
+
+    def tick(self) -> bool:
+        """Called about once a second. True when most of a great many channels have gone."""
+        before = self.channels
+        self.channels = self._room.refit(before)
+        return self.channels is not before
 
     def reserve(self, name: str) -> Channel:
         """The channel of this name, kept alive for one more session until `release`."""

@@ -139,6 +139,8 @@ class Node:
     def tick(self) -> None:
         """Called about once a second."""
         self.engine.tick()
+        if self.hub.tick():
+            self.rules.forget()
         self.revocations.expire()
         self.limits.tick(self.clock())
         if self.heartbeat is not None:
@@ -315,9 +317,13 @@ class Node:
     async def presence(self, name: str, session: Session | None = None) -> dict[str, ClientInfo]:
         """Who is in a channel, by client id, for a client or the backend.
 
-        Raises `Refused`: 102, 103 not allowed, 107, 108 presence is off, 100 engine.
+        Raises `Refused`: 102, 103 not allowed, 106 more than ``channel.presence_max_clients`` are
+        in it, 107, 108 presence is off, 100 engine.
         """
         self._readable(name, session, self.rules.may_see_presence, _presence)
+        most = self.config.channel.presence_max_clients
+        if most and (await self.engine.presence_stats(name)).num_clients > most:
+            raise Refused(codes.LIMIT_EXCEEDED)
         return await self.engine.presence(name)
 
     async def presence_stats(self, name: str, session: Session | None = None) -> PresenceStats:

@@ -19,6 +19,7 @@ from gateway.addresses import ClientAddresses, Forwarded
 from gateway.admin import Admin
 from gateway.app import App, NoApp
 from gateway.auth.handshake import OriginCheck, select_subprotocol, token_of
+from gateway.collector import Collector
 from gateway.config import Config, HttpServer, Proxy
 from gateway.engines import MemoryEngine
 from gateway.heartbeat import Heartbeat
@@ -75,7 +76,9 @@ class Gateway:
     ) -> None:
         self.config = config
         self.app = app if app is not None else _webhooks(config)
-        self.node = Node(config, MemoryEngine(), app=self.app)
+        engine = MemoryEngine(meta_ttl=config.channel.history_meta_ttl)
+        self.node = Node(config, engine, app=self.app)
+        self._collector = Collector()
         self.node.tracing = make_tracing(config.opentelemetry, self.node.uid, span_exporter)
         self.notifier = systemd.Notifier()
         self._contexts = tls.make_contexts(config)
@@ -292,6 +295,8 @@ class Gateway:
                     self._internal_http.tick()
                     self.notifier.tick(now)
                     self.node.tick()
+                    held = self.node.counters.connections + self.node.hub.subscriptions
+                    self._collector.tick(held)
                 if delay and now >= next_check:
                     next_check = now + delay
                     start(self.node.members.check_positions())
@@ -317,6 +322,7 @@ class Gateway:
         if self._server is None:
             return
         server, self._server = self._server, None
+        self._collector.close()
         goodbye = codes.SHUTDOWN
         log.info("stopping", connections=self.node.counters.connections)
         server.close(close_connections=False)

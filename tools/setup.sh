@@ -4,6 +4,7 @@
 #   tools/setup.sh venv DIR             a virtual environment in DIR
 #   tools/setup.sh compiler             a C compiler, if one can be installed; without it fastws runs on pure Python
 #   tools/setup.sh clang                clang with libFuzzer and the run-time libraries of its sanitizers
+#   tools/setup.sh valgrind             valgrind with its headers
 #   tools/setup.sh install DIR EXTRAS   this checkout, editable, with the named extras, into the environment DIR
 #   tools/setup.sh proxies              nginx and HAProxy, which tests of deploy/ put in front of the gateway
 #   tools/setup.sh browser              Node.js with the clients of tests/e2e, and Chromium
@@ -77,6 +78,12 @@ clang() {
         command "$program" -x c - -fsanitize=fuzzer,address,undefined -o /dev/null 2>/dev/null; then return 0; fi
     # The name of the run-time libraries has clang's version in it.
     packages clang && packages "$(apt-cache depends clang | sed -n 's/.*Depends: clang-\([0-9]*\)$/libclang-rt-\1-dev/p')"
+}
+
+valgrind() {
+    # The function hides the program, and the test is about both.
+    if [ -n "$(type -P valgrind)" ] && [ -e /usr/include/valgrind/callgrind.h ]; then return 0; fi
+    packages valgrind
 }
 
 install() {

@@ -5,10 +5,25 @@
  *              every echo are checked, the content of every --verify-th, its first bytes always.
  *              With --ask TEXT and --answer TEXT, as many of each, the messages are the asks in turn,
  *              padded by the caller to one length, and what must come back are the answers.
+ *              With --rate R an open loop: R messages a second are due, in turn over the connections,
+ *              whatever the server does. A latency counts from when its message was due, also when
+ *              --depth others were in flight and it had to wait (so nothing is left out while the
+ *              server stalls: no "coordinated omission"). What is unanswered at the end counts with
+ *              its age.
  *   idle       opens connections and holds them until a line or the end of standard input.
- *   handshake  connect, upgrade, reset, again: --opening at a time.
+ *   handshake  connect, upgrade, reset, again: --opening at a time. With --ready, after the reply to
+ *              --hello.
  *   fanout     connections that receive; the first one publishes, and a round ends when every
- *              connection has got everything.
+ *              connection has got everything. After --duration it ends before --rounds are done, if
+ *              at least three are. With --interval rounds are due at fixed times, and
+ *              times count from then. --stalled N: the last N connections never read once they are
+ *              open, and nothing is expected of them. --publish-raw FILE --publish-port P: the bytes
+ *              of the file, such as an HTTP request, are sent to that port instead, those of
+ *              --publish-hello before them.
+ *
+ * --control is for a program that runs several of these at once: {"event": "ready"} in every mode, then
+ * it waits for a line on standard input; {"event": "progress"} five times a second; SIGINT ends the
+ * measured window early; --buckets adds the histogram itself to the result.
  *
  * --tls does the same over TLS. --deflate OFFER negotiates permessage-deflate (RFC 7692); what echo
  * sends then is ready-made compressed payloads, of --size bytes each, from the file --messages. They
@@ -28,6 +43,8 @@
 #include "tls.h"
 
 #include <getopt.h>
+#include <netdb.h>
+#include <poll.h>
 
 enum { READ_SIZE = 256 * 1024, EVENTS = 512, MAX_PIDS = 64, MAX_HELLO = 8, MAX_ASKS = 64, STDIN = UINT32_MAX };
 enum mode { ECHO, IDLE, HANDSHAKE, FANOUT };
@@ -36,21 +53,24 @@ enum { SECOND = 1000000000 };
 
 static struct {
     enum mode mode;
-    const char *path, *payload, *deflate, *messages;
-    bool tls;
-    int port;
-    uint32_t connections, depth, opening, verify, rounds, warmup_rounds, burst;
+    const char *path, *payload, *deflate, *messages, *host, *ca, *subprotocol, *origin;
+    bool tls, insecure, control, buckets;
+    int port, publish_port;
+    uint32_t connections, depth, opening, verify, rounds, warmup_rounds, burst, stalled;
     size_t size;
+    double rate;
     uint64_t warmup, duration, interval, timeout;
-    const char *hello[MAX_HELLO], *ready, *match, *publish;
+    const char *hello[MAX_HELLO], *ready, *match, *publish, *publish_raw, *publish_hello, *ping, *pong;
     int hellos;
     const char *ask[MAX_ASKS], *answer[MAX_ASKS];
     uint32_t asks, answers;
     clockid_t server[MAX_PIDS];
     pid_t server_pid[MAX_PIDS];
     int servers;
+    struct sockaddr_storage address, source;
+    socklen_t address_len, source_len;
 } opt = {.mode = ECHO, .path = "/", .payload = "binary", .port = 9001, .connections = 100,
-         .depth = 1, .opening = 64, .rounds = 20, .warmup_rounds = 2, .burst = 1, .size = 128,
+         .depth = 1, .opening = 64, .insecure = true, .rounds = 20, .warmup_rounds = 2, .burst = 1, .size = 128,
          .warmup = SECOND / 2, .duration = 2ull * SECOND, .timeout = 60ull * SECOND};
 
 struct conn {
@@ -68,14 +88,15 @@ struct conn {
     uint32_t next_send, next_recv, to_send; /* echo: positions in the ring, messages due */
     size_t sent;                            /* bytes of the message at next_send already sent */
     uint64_t *stamp;                        /* when each message in flight was due */
-    uint32_t stamp_in, stamp_out;
+    uint32_t stamp_in, stamp_out, in_flight;
+    uint64_t scheduled, issued;             /* open loop: messages due so far, of these sent */
 };
 
 static int epoll_fd;
 static struct conn *conns;
 static uint8_t buffer[READ_SIZE];
-static struct histogram latency, last_arrival;
-static uint64_t messages, received_bytes, mismatches, failures, lost, handshakes;
+static struct histogram latency, last_arrival, lateness;
+static uint64_t messages, received_bytes, mismatches, failures, lost, handshakes, pings, unanswered;
 static uint32_t opened, ready_count, started, outstanding;
 static int last_close_code;
 static uint64_t random_state = 0x9E3779B97F4A7C15u;
@@ -120,7 +141,8 @@ static uint64_t server_cpu(void) {
 static void window_open(void) {
     histogram_clear(&latency);
     histogram_clear(&last_arrival);
-    messages = received_bytes = handshakes = 0;
+    histogram_clear(&lateness);
+    messages = received_bytes = handshakes = pings = 0;
     window.waited = waited_all();
     window.server_cpu = server_cpu();
     window.load_cpu = thread_cpu_ns();
@@ -273,6 +295,38 @@ static void due(struct conn *c, uint32_t count, uint64_t now) {
         if (++c->stamp_in == opt.depth) c->stamp_in = 0;
     }
     c->to_send += count;
+    c->in_flight += count;
+}
+
+/* ---- open loop: message k of connection i is due at start + (k * connections + i) / rate ---- */
+
+static struct {
+    uint64_t start, next; /* next: messages of all connections that have become due */
+    double gap;           /* nanoseconds between two of them */
+} schedule;
+
+static uint64_t due_time(uint64_t message) { return schedule.start + (uint64_t)((double)message * schedule.gap); }
+
+/* Puts in flight what is due on a connection, as far as --depth allows. */
+static void issue(struct conn *c) {
+    uint32_t before = c->to_send;
+    while (c->issued < c->scheduled && c->in_flight < opt.depth) {
+        due(c, 1, due_time(c->issued * opt.connections + (uint64_t)(c - conns)));
+        c->issued++;
+    }
+    if (c->to_send != before && !c->want_write) pump(c);
+}
+
+/* Everything that is due by now. */
+static void issue_all(uint64_t now) {
+    while (due_time(schedule.next) <= now) {
+        struct conn *c = &conns[schedule.next % opt.connections];
+        histogram_add(&lateness, now - due_time(schedule.next));
+        schedule.next++;
+        if (c->fd < 0) continue;
+        c->scheduled++;
+        issue(c);
+    }
 }
 
 /* Other modes: one or a few small frames, which must fit the socket's buffer. */
@@ -315,15 +369,28 @@ static void key_of(const struct conn *c, char key[25]) {
     base64((const uint8_t *)raw, 16, key);
 }
 
+static int add_header(char *request, size_t room, int n, const char *name, const char *value) {
+    if (value == NULL || (size_t)n >= room) return n;
+    return n + snprintf(request + n, room - (size_t)n, "%s: %s\r\n", name, value);
+}
+
 static void send_request(struct conn *c) {
-    char request[1024], key[25];
+    char request[4096], key[25];
     key_of(c, key);
     int n = snprintf(request, sizeof request,
-                     "GET %s HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nUpgrade: websocket\r\n"
+                     "GET %s HTTP/1.1\r\nHost: %s\r\nUpgrade: websocket\r\n"
                      "Connection: Upgrade\r\nSec-WebSocket-Key: %s\r\n"
-                     "Sec-WebSocket-Version: 13\r\n%s%s%s\r\n",
-                     opt.path, opt.port, key, opt.deflate ? "Sec-WebSocket-Extensions: " : "",
-                     opt.deflate ? opt.deflate : "", opt.deflate ? "\r\n" : "");
+                     "Sec-WebSocket-Version: 13\r\n",
+                     opt.path, opt.host, key);
+    n = add_header(request, sizeof request, n, "Sec-WebSocket-Extensions", opt.deflate);
+    n = add_header(request, sizeof request, n, "Sec-WebSocket-Protocol", opt.subprotocol);
+    n = add_header(request, sizeof request, n, "Origin", opt.origin);
+    if (n + 3 > (int)sizeof request) {
+        fprintf(stderr, "load: the request is longer than %zu bytes\n", sizeof request);
+        exit(2);
+    }
+    memcpy(request + n, "\r\n", 2);
+    n += 2;
     ssize_t sent = conn_send(c, request, (size_t)n);
     if (sent < 0 && (errno == EAGAIN || errno == ENOTCONN)) {
         /* TLS shakes hands first: after its first message it is the server's turn. */
@@ -338,23 +405,35 @@ static void send_request(struct conn *c) {
     set_want_write(c, false);
 }
 
+/* The last --stalled connections. */
+static bool is_stalled(const struct conn *c) { return (uint32_t)(c - conns) >= opt.connections - opt.stalled; }
+
 static void start_conn(struct conn *c) {
-    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons((uint16_t)opt.port)};
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     started++;
     outstanding++;
     c->state = UPGRADING;
     c->nonce = next_random();
     c->since = now_ns();
-    if ((c->fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)) < 0) die("socket");
+    int family = opt.address.ss_family;
+    if ((c->fd = socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)) < 0) die("socket");
     no_delay(c->fd);
+    if (opt.source_len) {
+        int one = 1; /* the port is chosen by connect(), which knows both ends */
+        setsockopt(c->fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &one, sizeof one);
+        if (bind(c->fd, (struct sockaddr *)&opt.source, opt.source_len) != 0) die("--source");
+    }
+    if (is_stalled(c)) { /* the kernel shall hold little of what is not read */
+        int room = 4096, segment = 536;
+        setsockopt(c->fd, SOL_SOCKET, SO_RCVBUF, &room, sizeof room);
+        setsockopt(c->fd, IPPROTO_TCP, TCP_MAXSEG, &segment, sizeof segment);
+    }
     if (opt.mode == HANDSHAKE) { /* reset instead of close: no socket is left in TIME_WAIT */
         struct linger reset = {1, 0};
         setsockopt(c->fd, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
     }
     watch_conn(c, EPOLL_CTL_ADD, EPOLLIN);
     if (opt.tls) c->tls = tls_open(c->fd);
-    if (connect(c->fd, (struct sockaddr *)&address, sizeof address) != 0 && errno != EINPROGRESS)
+    if (connect(c->fd, (struct sockaddr *)&opt.address, opt.address_len) != 0 && errno != EINPROGRESS)
         failed(c, "connect");
     else if (opt.tls)
         set_want_write(c, true); /* OpenSSL takes "not connected yet" for a failure */
@@ -370,15 +449,21 @@ static void now_ready(struct conn *c) {
     c->state = OPEN;
     outstanding--;
     ready_count++;
+    if (is_stalled(c) && epoll_ctl(epoll_fd, EPOLL_CTL_DEL, c->fd, NULL) != 0) die("epoll_ctl");
+}
+
+/* Handshake mode: all that was to be done on this connection is done. */
+static void handshake_done(struct conn *c, uint64_t now) {
+    handshakes++;
+    histogram_add(&latency, now - c->since);
+    outstanding--;
+    close_conn(c);
 }
 
 static void on_upgraded(struct conn *c, uint64_t now) {
     opened++;
-    handshakes++;
-    if (opt.mode == HANDSHAKE) {
-        histogram_add(&latency, now - c->since);
-        outstanding--;
-        close_conn(c);
+    if (opt.mode == HANDSHAKE && opt.ready == NULL) {
+        handshake_done(c, now);
         return;
     }
     c->state = GREETING;
@@ -443,12 +528,17 @@ static uint64_t round_start;
 
 /* A whole message in any mode but echo. */
 static void on_message(struct conn *c, const uint8_t *data, size_t len, uint64_t now) {
-    if (len == 2 && memcmp(data, "{}", 2) == 0) { /* Centrifuge ping */
-        send_frame(c, OP_TEXT, "{}", 2);
+    if (opt.ping != NULL && len == strlen(opt.ping) && memcmp(data, opt.ping, len) == 0) {
+        pings++;
+        send_frame(c, OP_TEXT, opt.pong, strlen(opt.pong));
         return;
     }
     if (c->state == GREETING) {
-        if (memmem(data, len, opt.ready, strlen(opt.ready)) != NULL) now_ready(c);
+        if (opt.ready == NULL || memmem(data, len, opt.ready, strlen(opt.ready)) == NULL) return;
+        if (opt.mode == HANDSHAKE)
+            handshake_done(c, now);
+        else
+            now_ready(c);
         return;
     }
     if (opt.mode != FANOUT || round_start == 0) return;
@@ -466,7 +556,10 @@ static void on_message(struct conn *c, const uint8_t *data, size_t len, uint64_t
 
 static void on_control(struct conn *c, const uint8_t *data, size_t len) {
     uint8_t opcode = c->frame.first & 15;
-    if (opcode == OP_PING) send_frame(c, OP_PONG, data, len);
+    if (opcode == OP_PING) {
+        pings++;
+        send_frame(c, OP_PONG, data, len);
+    }
     if (opcode == OP_CLOSE) {
         last_close_code = len >= 2 ? data[0] << 8 | data[1] : 1005;
         errno = 0;
@@ -604,6 +697,11 @@ static void on_readable(struct conn *c) {
     uint32_t echoes = consume(c, data, (size_t)n, now);
     if (echoes && c->fd >= 0) {
         messages += echoes;
+        c->in_flight -= echoes;
+        if (opt.rate > 0) {
+            issue(c);
+            return;
+        }
         due(c, echoes, now);
         if (!c->want_write) pump(c);
     }
@@ -612,11 +710,34 @@ static void on_readable(struct conn *c) {
 /* ---- running ---- */
 
 static bool input_seen;
+static volatile sig_atomic_t interrupted;
+static uint64_t next_progress;
+
+static void on_interrupt(int signal) {
+    (void)signal;
+    interrupted = 1;
+}
+
+static void progress(uint64_t now) {
+    if (now < next_progress) return;
+    if (next_progress)
+        printf("{\"event\": \"progress\", \"count\": %llu}\n",
+               (unsigned long long)(opt.mode == HANDSHAKE ? handshakes : opt.mode == IDLE ? pings : messages));
+    fflush(stdout);
+    next_progress = now + SECOND / 5;
+}
 
 /* Handles what happens within timeout nanoseconds, one batch of events. */
 static void turn(uint64_t timeout) {
     struct epoll_event events[EVENTS];
-    int n = epoll_wait(epoll_fd, events, EVENTS, (int)((timeout + 999999) / 1000000));
+    int wait_ms = (int)((timeout + 999999) / 1000000);
+    if (opt.rate > 0 && schedule.start) { /* epoll_wait() would sleep whole milliseconds */
+        struct pollfd waiting = {.fd = epoll_fd, .events = POLLIN};
+        struct timespec limit = {.tv_sec = (time_t)(timeout / SECOND), .tv_nsec = (long)(timeout % SECOND)};
+        ppoll(&waiting, 1, &limit, NULL);
+        wait_ms = 0;
+    }
+    int n = epoll_wait(epoll_fd, events, EVENTS, wait_ms);
     if (n < 0 && errno != EINTR) die("epoll_wait");
     for (int i = 0; i < n; i++) {
         if (events[i].data.u32 == STDIN) {
@@ -638,7 +759,46 @@ static void turn(uint64_t timeout) {
 }
 
 static void run_until(uint64_t deadline) {
-    for (uint64_t now = now_ns(); now < deadline; now = now_ns()) turn(deadline - now);
+    for (uint64_t now = now_ns(); now < deadline && !interrupted; now = now_ns()) {
+        uint64_t until = deadline;
+        if (opt.rate > 0 && schedule.start) {
+            issue_all(now);
+            if (due_time(schedule.next) < until) until = due_time(schedule.next);
+            now = now_ns();
+        }
+        if (opt.control) {
+            progress(now);
+            if (next_progress < until) until = next_progress;
+        }
+        turn(until > now ? until - now : 0);
+    }
+}
+
+/* What was due in an open loop and has no answer yet counts with its age. */
+static void count_unanswered(uint64_t now) {
+    for (uint32_t i = 0; i < opt.connections; i++) {
+        struct conn *c = &conns[i];
+        for (uint32_t k = 0, at = c->stamp_out; k < c->in_flight; k++, at = (at + 1) % opt.depth) {
+            histogram_add(&latency, now - c->stamp[at]);
+            unanswered++;
+        }
+        for (uint64_t k = c->issued; k < c->scheduled; k++) {
+            histogram_add(&latency, now - due_time(k * opt.connections + i));
+            unanswered++;
+        }
+    }
+}
+
+/* The other processes have to open their connections too; pings are answered meanwhile. */
+static void wait_for_start(void) {
+    struct epoll_event event = {.events = EPOLLIN, .data.u32 = STDIN};
+    if (epoll_ctl(epoll_fd, EPOLL_CTL_ADD, 0, &event) != 0) die("--control: standard input must be a pipe");
+    while (!input_seen) turn(SECOND);
+    input_seen = false;
+    char line[64];
+    if (read(0, line, sizeof line) <= 0) exit(1);
+    if (opt.mode != IDLE && epoll_ctl(epoll_fd, EPOLL_CTL_DEL, 0, NULL) != 0) die("epoll_ctl");
+    signal(SIGINT, on_interrupt);
 }
 
 static void open_all(void) {
@@ -656,11 +816,12 @@ static void open_all(void) {
             exit(1);
         }
     }
-    if (opt.mode != ECHO) {
+    if (opt.mode != ECHO || opt.control) {
         double seconds = (double)(now_ns() - begin) / 1e9;
         printf("{\"event\": \"ready\", \"connections\": %u, \"seconds\": %.3f}\n", ready_count, seconds);
         fflush(stdout);
     }
+    if (opt.control) wait_for_start();
 }
 
 static void print_common(const char *mode, const char *unit, uint64_t count) {
@@ -668,16 +829,23 @@ static void print_common(const char *mode, const char *unit, uint64_t count) {
     printf("{\"mode\": \"%s\", \"connections\": %u, \"seconds\": %.4f, \"%s\": %llu, "
            "\"per_second\": %.1f, \"p50_us\": %.1f, \"p99_us\": %.1f, \"p999_us\": %.1f, "
            "\"max_us\": %.1f, \"load_cpu\": %.3f, \"load_saturated\": %s, \"load_cpu_us\": %.4f, "
-           "\"waited\": %.3f, \"failures\": %llu, \"lost\": %llu, \"mismatches\": %llu",
+           "\"waited\": %.3f, \"pings\": %llu, \"failures\": %llu, \"lost\": %llu, \"mismatches\": %llu",
            mode, opt.connections, window.seconds, unit, (unsigned long long)count,
            (double)count / window.seconds, histogram_us(&latency, 0.5), histogram_us(&latency, 0.99),
            histogram_us(&latency, 0.999), (double)latency.max / 1e3, window.load_share,
            window.load_share > 0.95 ? "true" : "false", window.load_share * window.seconds * 1e6 / n,
-           window.waited_share, (unsigned long long)failures, (unsigned long long)lost, (unsigned long long)mismatches);
+           window.waited_share, (unsigned long long)pings, (unsigned long long)failures, (unsigned long long)lost, (unsigned long long)mismatches);
     if (opt.servers)
         printf(", \"server_cpu\": %.3f, \"server_cpu_us\": %.4f", window.server_us / window.seconds / 1e6,
                window.server_us / n);
     if (last_close_code) printf(", \"close_code\": %d", last_close_code);
+    if (opt.rate > 0)
+        printf(", \"rate\": %.1f, \"unanswered\": %llu, \"late_p99_us\": %.1f", opt.rate,
+               (unsigned long long)unanswered, histogram_us(&lateness, 0.99));
+    if (opt.buckets) {
+        printf(", \"buckets\": ");
+        histogram_print(&latency);
+    }
 }
 
 static void run_echo(void) {
@@ -687,13 +855,17 @@ static void run_echo(void) {
     open_all();
     for (uint32_t i = 0; i < opt.connections; i++) {
         conns[i].next_send = conns[i].next_recv = i % ring.count;
+        if (opt.rate > 0) continue;
         due(&conns[i], opt.depth, now_ns());
         pump(&conns[i]);
     }
+    schedule.gap = opt.rate > 0 ? 1e9 / opt.rate : 0;
+    schedule.start = now_ns();
     run_until(now_ns() + opt.warmup);
     window_open();
     run_until(now_ns() + opt.duration);
     window_close();
+    if (opt.rate > 0) count_unanswered(now_ns());
     print_common("echo", "messages", messages);
     printf(", \"depth\": %u, \"size\": %zu, \"payload\": \"%s\", \"answer_bytes\": %.1f}\n", opt.depth, opt.size,
            opt.payload, messages ? (double)received_bytes / (double)messages : 0.0);
@@ -702,18 +874,29 @@ static void run_echo(void) {
 static void run_idle(void) {
     open_all();
     struct epoll_event event = {.events = EPOLLIN, .data.u32 = STDIN};
-    if (epoll_ctl(epoll_fd, EPOLL_CTL_ADD, 0, &event) != 0) die("standard input must be a pipe");
+    if (!opt.control && epoll_ctl(epoll_fd, EPOLL_CTL_ADD, 0, &event) != 0)
+        die("standard input must be a pipe");
     window_open();
-    while (!input_seen) turn(SECOND);
+    uint64_t end = window.start + opt.duration;
+    while (!input_seen && !interrupted && !(opt.control && now_ns() > end)) {
+        turn(SECOND / 5);
+        if (opt.control) progress(now_ns());
+    }
     window_close();
     print_common("idle", "open", ready_count - lost);
     printf("}\n");
 }
 
 static void run_handshake(void) {
+    if (opt.control) {
+        printf("{\"event\": \"ready\", \"connections\": 0, \"seconds\": 0}\n");
+        fflush(stdout);
+        wait_for_start();
+    }
     uint64_t begin = now_ns(), end = begin + opt.warmup + opt.duration;
     bool measured = false;
-    for (uint64_t now = begin; now < end; now = now_ns()) {
+    for (uint64_t now = begin; now < end && !interrupted; now = now_ns()) {
+        if (opt.control) progress(now);
         if (!measured && now >= begin + opt.warmup) {
             window_open();
             measured = true;
@@ -722,17 +905,55 @@ static void run_handshake(void) {
             if (conns[i].fd < 0) start_conn(&conns[i]);
         turn(end - now);
     }
+    if (!measured) window_open();
     window_close();
     print_common("handshake", "handshakes", handshakes);
     printf(", \"opening\": %u}\n", opt.opening);
 }
 
-/* One publication (or --burst of them in one send) and its way to everybody. */
-static bool run_round(const uint8_t *frames, size_t len) {
-    uint64_t wanted = messages + (uint64_t)ready_count * opt.burst;
-    round_start = now_ns();
-    uint64_t give_up = round_start + opt.timeout;
-    send_now(&conns[0], frames, len);
+static int raw_fd = -1;
+
+static uint8_t *read_file(const char *path, size_t *len) {
+    FILE *file = fopen(path, "rb");
+    if (file == NULL) die(path);
+    uint8_t *data = must(malloc(1 << 20));
+    *len = fread(data, 1, 1 << 20, file);
+    fclose(file);
+    return data;
+}
+
+/* Opens the connection of --publish-raw, says --publish-hello and returns what to publish. */
+static uint8_t *raw_setup(size_t *len) {
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons((uint16_t)opt.publish_port)};
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    if ((raw_fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)) < 0) die("socket");
+    no_delay(raw_fd);
+    if (connect(raw_fd, (struct sockaddr *)&address, sizeof address) != 0) die("--publish-port");
+    if (opt.publish_hello != NULL) {
+        uint8_t *hello = read_file(opt.publish_hello, len);
+        if (send(raw_fd, hello, *len, MSG_NOSIGNAL) != (ssize_t)*len) die("--publish-hello");
+        free(hello);
+        if (recv(raw_fd, buffer, READ_SIZE, 0) <= 0) die("--publish-hello");
+    }
+    return read_file(opt.publish_raw, len);
+}
+
+static void publish(const uint8_t *frames, size_t len) {
+    if (raw_fd < 0) {
+        send_now(&conns[0], frames, len);
+        return;
+    }
+    while (recv(raw_fd, buffer, READ_SIZE, MSG_DONTWAIT) > 0) continue; /* answers to those before */
+    for (uint32_t i = 0; i < opt.burst; i++)
+        if (send(raw_fd, frames, len, MSG_NOSIGNAL) != (ssize_t)len) die("publishing");
+}
+
+/* One publication (or --burst of them in one send) and its way to everybody. It was due at begin. */
+static bool run_round(const uint8_t *frames, size_t len, uint64_t begin) {
+    uint64_t wanted = messages + (uint64_t)(ready_count - opt.stalled) * opt.burst;
+    round_start = begin;
+    uint64_t give_up = now_ns() + opt.timeout;
+    publish(frames, len);
     while (messages < wanted && lost == 0) {
         turn(SECOND);
         if (now_ns() > give_up) break;
@@ -745,9 +966,13 @@ static bool run_round(const uint8_t *frames, size_t len) {
     return true;
 }
 
+/* When the round after one that was due at that time is due. */
+static uint64_t next_round(uint64_t at) { return opt.interval ? at + opt.interval : now_ns(); }
+
 static void run_fanout(void) {
     size_t size = opt.publish ? strlen(opt.publish) : opt.size, len = 0;
     uint8_t *text = must(malloc(size + 1)), *frames = must(malloc((size + 14) * opt.burst));
+    uint64_t at;
     uint8_t first = 0x80 | (opt.publish || !is_binary() ? OP_TEXT : OP_BINARY);
     if (opt.publish)
         memcpy(text, opt.publish, size);
@@ -755,26 +980,33 @@ static void run_fanout(void) {
         fill_payload(text, size, opt.payload);
     for (uint32_t i = 0; i < opt.burst; i++) len += put_frame(frames + len, first, text, size);
     open_all();
+    if (opt.publish_raw != NULL) {
+        free(frames);
+        frames = raw_setup(&len);
+    }
     run_until(now_ns() + opt.warmup);
     bool complete = true;
     uint32_t rounds = 0;
+    at = now_ns();
     for (uint32_t i = 0; i < opt.warmup_rounds && complete; i++) {
-        complete = run_round(frames, len);
-        run_until(round_start + opt.interval);
+        complete = run_round(frames, len, at);
+        run_until(at = next_round(at));
     }
     window_open();
-    while (complete && rounds < opt.rounds) {
-        complete = run_round(frames, len);
+    /* A slow server needs not all rounds for a figure; some it always needs. */
+    while (complete && rounds < opt.rounds &&
+           (rounds < 3 || now_ns() - window.start < opt.duration)) {
+        complete = run_round(frames, len, at);
         rounds++;
-        if (rounds < opt.rounds) run_until(round_start + opt.interval);
+        if (rounds < opt.rounds) run_until(at = next_round(at));
     }
     window_close();
     print_common("fanout", "deliveries", messages);
     printf(", \"rounds\": %u, \"burst\": %u, \"complete\": %s, \"bytes_per_delivery\": %.1f, "
-           "\"last_p50_us\": %.1f, \"last_max_us\": %.1f}\n",
+           "\"last_p50_us\": %.1f, \"last_max_us\": %.1f, \"stalled\": %u}\n",
            rounds, opt.burst, complete ? "true" : "false",
            messages ? (double)received_bytes / (double)messages : 0.0, histogram_us(&last_arrival, 0.5),
-           (double)last_arrival.max / 1e3);
+           (double)last_arrival.max / 1e3, opt.stalled);
 }
 
 /* ---- command line ---- */
@@ -789,6 +1021,28 @@ static uint64_t seconds_argument(const char *name, const char *text) {
     return (uint64_t)(value * 1e9);
 }
 
+static double rate_argument(const char *text) {
+    char *end;
+    double value = strtod(text, &end);
+    if (*text == 0 || *end != 0 || !(value > 0 && value <= 1e9)) {
+        fprintf(stderr, "--rate: expected messages a second, not '%s'\n", text);
+        exit(2);
+    }
+    return value;
+}
+
+static socklen_t parse_address(const char *name, const char *text, struct sockaddr_storage *address) {
+    struct addrinfo hints = {.ai_flags = AI_NUMERICHOST, .ai_socktype = SOCK_STREAM}, *found;
+    if (getaddrinfo(text, NULL, &hints, &found) != 0) {
+        fprintf(stderr, "--%s: expected an IP address, not '%s'\n", name, text);
+        exit(2);
+    }
+    socklen_t len = found->ai_addrlen;
+    memcpy(address, found->ai_addr, len);
+    freeaddrinfo(found);
+    return len;
+}
+
 static const struct option options[] = {
     {"mode", 1, NULL, 'm'},       {"port", 1, NULL, 'p'},     {"path", 1, NULL, 'P'},
     {"connections", 1, NULL, 'c'}, {"depth", 1, NULL, 'd'},    {"size", 1, NULL, 's'},
@@ -798,7 +1052,12 @@ static const struct option options[] = {
     {"match", 1, NULL, 'M'},      {"publish", 1, NULL, 'b'},  {"interval", 1, NULL, 'I'},
     {"burst", 1, NULL, 'B'},      {"rounds", 1, NULL, 'R'},   {"warmup-rounds", 1, NULL, 'W'},
     {"tls", 0, NULL, 'S'},        {"deflate", 1, NULL, 'D'},  {"messages", 1, NULL, 'F'},
-    {"ask", 1, NULL, 'a'},        {"answer", 1, NULL, 'A'},
+    {"ask", 1, NULL, 'e'},        {"answer", 1, NULL, 'E'},
+    {"address", 1, NULL, 'a'},    {"host", 1, NULL, 'H'},     {"rate", 1, NULL, 'q'},
+    {"ca", 1, NULL, 'C'},         {"verify-tls", 0, NULL, 'V'}, {"control", 0, NULL, 'K'},
+    {"buckets", 0, NULL, 'u'},    {"source", 1, NULL, 'O'},   {"stalled", 1, NULL, 'L'},
+    {"ping", 1, NULL, 'g'},       {"pong", 1, NULL, 'G'},     {"publish-raw", 1, NULL, 'x'},
+    {"publish-port", 1, NULL, 'X'}, {"publish-hello", 1, NULL, 'y'}, {"subprotocol", 1, NULL, 'U'}, {"origin", 1, NULL, 'Y'},
     {0}};
 
 static void parse_mode(const char *text) {
@@ -875,14 +1134,30 @@ static void parse_arguments(int argc, char **argv) {
         case 'S': opt.tls = true; break;
         case 'D': opt.deflate = optarg; break;
         case 'F': opt.messages = optarg; break;
-        case 'a':
+        case 'e':
             if (opt.asks == MAX_ASKS) die("too many --ask");
             opt.ask[opt.asks++] = optarg;
             break;
-        case 'A':
+        case 'E':
             if (opt.answers == MAX_ASKS) die("too many --answer");
             opt.answer[opt.answers++] = optarg;
             break;
+        case 'a': opt.address_len = parse_address(name, optarg, &opt.address); break;
+        case 'O': opt.source_len = parse_address(name, optarg, &opt.source); break;
+        case 'H': opt.host = optarg; break;
+        case 'q': opt.rate = rate_argument(optarg); break;
+        case 'C': opt.ca = optarg; break;
+        case 'V': opt.insecure = false; break;
+        case 'K': opt.control = true; break;
+        case 'u': opt.buckets = true; break;
+        case 'L': opt.stalled = (uint32_t)number_argument(name, optarg, 0, 1000000); break;
+        case 'g': opt.ping = optarg; break;
+        case 'G': opt.pong = optarg; break;
+        case 'x': opt.publish_raw = optarg; break;
+        case 'y': opt.publish_hello = optarg; break;
+        case 'X': opt.publish_port = (int)number_argument(name, optarg, 1, 65535); break;
+        case 'U': opt.subprotocol = optarg; break;
+        case 'Y': opt.origin = optarg; break;
         case 'W': opt.warmup_rounds = (uint32_t)number_argument(name, optarg, 0, 1000); break;
         }
     }
@@ -893,7 +1168,21 @@ static void parse_arguments(int argc, char **argv) {
         fprintf(stderr, "--messages goes with --deflate\n");
         exit(2);
     }
-    if (opt.tls) tls_setup();
+    if ((opt.ping == NULL) != (opt.pong == NULL) || opt.stalled >= opt.connections ||
+        (opt.publish_raw != NULL && opt.publish_port == 0)) {
+        fprintf(stderr, "--ping goes with --pong, --publish-raw with --publish-port; "
+                        "--stalled is less than --connections\n");
+        exit(2);
+    }
+    static char host[32];
+    if (opt.address_len == 0) opt.address_len = parse_address("--address", "127.0.0.1", &opt.address);
+    if (opt.host == NULL) {
+        snprintf(host, sizeof host, "127.0.0.1:%d", opt.port);
+        opt.host = host;
+    }
+    /* The port is at the same place in both families. */
+    ((struct sockaddr_in *)&opt.address)->sin_port = htons((uint16_t)opt.port);
+    if (opt.tls) tls_setup(opt.host, !opt.insecure, opt.ca);
 }
 
 int main(int argc, char **argv) {

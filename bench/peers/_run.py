@@ -22,6 +22,12 @@ class Options:
     """File of the certificate and its key, for TLS."""
     deflate: bool
     """Whether permessage-deflate is agreed to, with the settings that the server has by itself."""
+    ping: int = 25
+    """Gateways: seconds between pings of an idle client."""
+    workers: int = 1
+    """Gateways: processes."""
+    tokens: bool = False
+    """Gateways: whether clients need tokens, and channels have presence and history."""
 
     def ssl(self) -> ssl.SSLContext | None:
         """Context for TLS, if that was asked for."""
@@ -36,13 +42,16 @@ def parse() -> Options:
     """Reads the command line."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--port", type=int, required=True)
-    roles = ("echo", "idle", "broadcast", "commands", "asgi")
+    roles = ("echo", "idle", "broadcast", "commands", "tokens", "asgi")
     parser.add_argument("--role", choices=roles, default="echo")
     parser.add_argument("--tls", metavar="PEM")
     parser.add_argument("--deflate", action="store_true")
-    arguments = parser.parse_args()
-    broadcast = arguments.role == "broadcast"
-    return Options(arguments.port, broadcast, arguments.tls, arguments.deflate)
+    parser.add_argument("--ping", type=int, default=25)
+    parser.add_argument("--workers", type=int, default=1)
+    told = parser.parse_args()
+    broadcast = told.role == "broadcast"
+    tokens = told.role == "tokens"
+    return Options(told.port, broadcast, told.tls, told.deflate, told.ping, told.workers, tokens)
 
 
 def run(serve: Callable[[Options], Awaitable[object]]) -> None:

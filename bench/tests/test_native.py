@@ -310,7 +310,7 @@ def test_load_speaks_centrifuge(tmp_path: Path) -> None:
     with server(
         [sys.executable, "-c", _CENTRIFUGE_SERVER, str(port)], port, tmp_path / "log"
     ) as pid:
-        result = run_load(port, pid, [*arguments, *CENTRIFUGE.publishing(128)], 30)
+        result = run_load(port, pid, [*arguments, *CENTRIFUGE.publishing(128, port)], 30)
     assert result["deliveries"] == 30 * 5
     assert result["bytes_per_delivery"] == push_size(128)
 

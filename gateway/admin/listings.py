@@ -223,7 +223,7 @@ class Listings:
         )
 
     async def channel(self, name: str, offset: int, limit: int) -> ChannelPage:
-        """A channel and a page of who is in it: on all nodes where it has presence, else here.
+        """A channel and a page of who is in it: on all nodes where presence tells, else here.
 
         Raises `Refused`: 102 no such namespace, 107 bad name, 100 engine.
         """
@@ -231,16 +231,19 @@ class Listings:
         options = node.rules.find(name)
         here = node.hub.channels.get(name)
         subscribers = here.num_subscribers if here is not None else 0
+        members, total, presence = _subscribers(here), subscribers, False
         if options.presence:
-            present = await node.presence(name)
-            members: Iterable[ClientInfo] = present.values()
-            total = len(present)
-        else:
-            members, total = _subscribers(here), subscribers
+            try:
+                present = await node.presence(name)
+            except Refused as refusal:
+                if refusal.error != codes.LIMIT_EXCEEDED:  # more are in it than may be asked for
+                    raise
+            else:
+                members, total, presence = present.values(), len(present), True
         return ChannelPage(
             name,
             subscribers,
-            options.presence,
+            presence,
             options.history_size if options.history_ttl else 0,
             options.history_ttl,
             [
@@ -261,6 +264,7 @@ class Listings:
 
 
 def _subscribers(channel: Channel | None) -> Iterable[ClientInfo]:
+    """Who is in a channel through this process."""
     if channel is None:
         return
     for audience in channel.subscribers:

@@ -10,12 +10,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import jwt
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
+from jwt.algorithms import HMACAlgorithm
 
 from gateway.config import ConfigError, Token
 
 HMAC = ("HS256", "HS384", "HS512")
+_HASHES = (HMACAlgorithm.SHA256, HMACAlgorithm.SHA384, HMACAlgorithm.SHA512)
 RSA = ("RS256", "RS384", "RS512")
 EDDSA = ("EdDSA",)
 
@@ -46,15 +49,42 @@ def algorithms_of(key: Any) -> tuple[str, ...]:
     raise WrongKey(f"{type(key).__name__} is not supported")
 
 
+class _Secrets(HMACAlgorithm):
+    """Takes secrets as they are: `StaticKeys` has looked whether they are public keys, once. That
+    costs as much as the signature.
+    """
+
+    def prepare_key(self, key: str | bytes) -> bytes:
+        return key.encode() if isinstance(key, str) else key
+
+
+def signatures() -> jwt.PyJWS:
+    """What checks signatures with keys of `StaticKeys` or of a key set."""
+    checker = jwt.PyJWS()
+    for name, hash_ in zip(HMAC, _HASHES, strict=True):
+        checker.unregister_algorithm(name)
+        checker.register_algorithm(name, _Secrets(hash_))
+    return checker
+
+
+def _secret(settings: Token, name: str, where: str) -> bytes:
+    secret: str = getattr(settings, name)
+    try:
+        return HMACAlgorithm(HMACAlgorithm.SHA256).prepare_key(secret) if secret else b""
+    except jwt.InvalidKeyError as error:
+        raise ConfigError(f"{where}.{name}: not a usable secret: {error}") from None
+
+
 class StaticKeys:
     """The keys of a configuration, by the algorithms they may check."""
 
     def __init__(self, settings: Token, where: str) -> None:
         """Raises `ConfigError`, which names the key below ``where``."""
         self._by_algorithm: dict[str, Any] = {}
-        self.previous_secret = settings.hmac_previous_secret_key.encode() or None
-        if settings.hmac_secret_key:
-            self._add(HMAC, settings.hmac_secret_key.encode())
+        self.previous_secret = _secret(settings, "hmac_previous_secret_key", where) or None
+        secret = _secret(settings, "hmac_secret_key", where)
+        if secret:
+            self._add(HMAC, secret)
         for name, kind in (
             ("rsa_public_key", rsa.RSAPublicKey),
             ("ecdsa_public_key", ec.EllipticCurvePublicKey),

@@ -14,7 +14,7 @@ import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from gateway.auth.jwks import Jwks
-from gateway.auth.keys import StaticKeys
+from gateway.auth.keys import StaticKeys, signatures
 from gateway.auth.revocation import Revocations
 from gateway.config import Token
 
@@ -166,7 +166,7 @@ class TokenVerifier:
         self._issuer = re.compile(settings.issuer_regex) if settings.issuer_regex else None
         self._revocations = Revocations(clock) if revocations is None else revocations
         self._clock = clock
-        self._signatures = jwt.PyJWS()
+        self._signatures = signatures()
 
     @property
     def has_keys(self) -> bool:

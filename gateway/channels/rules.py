@@ -189,6 +189,15 @@ class ChannelRules:
             self._offers[channel] = offer
         return offer
 
+    def forget(self) -> None:
+        """Let go of what is remembered of names.
+
+        A few thousand small objects among those of a million channels would keep the allocator from
+        giving the memory of all the others back.
+        """
+        self._offers.clear()
+        self._known.clear()
+
     def _plain_terms(self, channel: str, options: ChannelOptions, user: str) -> Grant | None:
         """The terms for any such user, if they come from the options and need no history read."""
         limited = options.allow_user_limited_channels and self._is_user_limited(channel)

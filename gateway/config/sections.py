@@ -234,6 +234,8 @@ class Channel(Struct, frozen=True):
     namespace_boundary: Mark = ":"
     user_boundary: Mark = "#"
     user_separator: Mark = ","
+    history_meta_ttl: Seconds = 720 * 3600.0
+    presence_max_clients: Count = 10000
     without_namespace: ChannelOptions = field(default_factory=ChannelOptions)
     namespaces: list[Namespace] = field(default_factory=list)
     proxy: ChannelProxies = field(default_factory=ChannelProxies)

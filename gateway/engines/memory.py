@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from heapq import heappop, heappush
 from itertools import islice
@@ -18,10 +18,18 @@ from gateway.engines.base import (
     Once,
 )
 from gateway.model import ClientInfo, PresenceStats, Publication, StreamPosition
+from gateway.room import Room
 
 # A stream that lost its last publication is kept this long, so that a client that was away can
 # learn that it missed something (Centrifugo's history_meta_ttl).  Seconds.
 META_TTL = 720 * 3600.0
+
+# One in which nothing was published yet, since it was last read: nobody has missed anything, and
+# clients can make up any number of names. Checks of positions read those that clients are in.
+EMPTY_TTL = 600.0
+
+# From this many clients on, the users in a channel are counted as they come and go.
+_MANY = 1000
 
 
 _NOWHERE = StreamPosition()
@@ -44,7 +52,9 @@ class _Stream:
     def position(self) -> StreamPosition:
         return StreamPosition(self.offset, self.epoch)
 
-    def add(self, publication: Publication, settings: HistorySettings, now: float) -> None:
+    def add(
+        self, publication: Publication, settings: HistorySettings, now: float, meta_ttl: float
+    ) -> None:
         self.offset += 1
         publication.offset = self.offset
         publication.data = publication.data.copy()  # it may be a view of a whole client frame
@@ -52,7 +62,7 @@ class _Stream:
         entries.append((now + settings.ttl, publication))
         while len(entries) > settings.size:
             entries.popleft()
-        self.expires_at = now + max(settings.ttl, META_TTL)
+        self.expires_at = now + max(settings.ttl, meta_ttl)
 
     def outdates(self, once: Once) -> bool:
         """Whether a publication is older than what is here already; if not, note its version."""
@@ -87,16 +97,22 @@ class _Stream:
 class MemoryEngine(Engine):
     """Answers everything at once, so no operation ever waits.
 
-    ``clock`` gives seconds that never go back; tests pass their own.
+    ``clock`` gives seconds that never go back; tests pass their own. ``meta_ttl`` is the time in
+    seconds for which a channel's position is known after its last publication has expired.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, clock: Callable[[], float] = time.monotonic, meta_ttl: float = META_TTL
+    ) -> None:
         self.immediate = self
         self._clock = clock
+        self._meta_ttl = meta_ttl
         self._events: Events | None = None
         self._presence: dict[str, dict[str, ClientInfo]] = {}
+        self._users: dict[str, Counter[str]] = {}  # clients by user, of channels with many
         self._streams: dict[str, _Stream] = {}
         self._expiries: list[tuple[float, str]] = []  # heap of (look again at, channel)
+        self._presence_room, self._streams_room = Room(), Room()
         self._made: dict[tuple[str, str], tuple[float, StreamPosition]] = {}  # oldest first
 
     async def start(self, events: Events) -> None:
@@ -105,12 +121,15 @@ class MemoryEngine(Engine):
     async def close(self) -> None:
         self._events = None
         self._presence.clear()
+        self._users.clear()
         self._streams.clear()
         self._expiries.clear()
         self._made.clear()
 
     def tick(self) -> None:
         self.expire(self._clock())
+        self._presence = self._presence_room.refit(self._presence)
+        self._streams = self._streams_room.refit(self._streams)
 
     # -- broker: the only node is this one, and its hub knows who subscribed
 
@@ -139,7 +158,7 @@ class MemoryEngine(Engine):
             stream = self._stream(channel, history)
             if once is not None and stream.outdates(once):
                 return stream.position
-            stream.add(publication, history, self._clock())
+            stream.add(publication, history, self._clock(), self._meta_ttl)
             position = stream.position
         if once is not None and once.key:
             self._made.pop((channel, once.key), None)  # an old one, which is to go to the end
@@ -172,25 +191,41 @@ class MemoryEngine(Engine):
         present = self._presence.get(channel)
         if present is None:
             self._presence[channel] = {info.client: info}
-        else:
-            present[info.client] = info
+            return
+        if self._users and channel in self._users and info.client not in present:
+            self._users[channel][info.user] += 1
+        present[info.client] = info
 
     async def presence_remove(self, channel: str, info: ClientInfo) -> None:
         self.presence_remove_now(channel, info)
 
     def presence_remove_now(self, channel: str, info: ClientInfo) -> None:
         present = self._presence.get(channel)
-        if present is not None:
-            present.pop(info.client, None)
-            if not present:
-                del self._presence[channel]
+        if present is None:
+            return
+        known = present.pop(info.client, None)
+        if not present:
+            del self._presence[channel]
+        if known is not None and self._users and channel in self._users:
+            users = self._users[channel]
+            users[known.user] -= 1
+            if not users[known.user]:
+                del users[known.user]
+            if len(present) < _MANY // 2:
+                del self._users[channel]
 
     async def presence(self, channel: str) -> dict[str, ClientInfo]:
         return dict(self._presence.get(channel, ()))
 
     async def presence_stats(self, channel: str) -> PresenceStats:
         present = self._presence.get(channel, {})
-        return PresenceStats(len(present), len({info.user for info in present.values()}))
+        if len(present) < _MANY:
+            return PresenceStats(len(present), len({info.user for info in present.values()}))
+        users = self._users.get(channel)
+        if users is None:
+            users = Counter(info.user for info in present.values())
+            self._users[channel] = users
+        return PresenceStats(len(present), len(users))
 
     # -- history
 
@@ -209,8 +244,9 @@ class MemoryEngine(Engine):
         stream = self._streams.get(channel)
         if stream is None:  # give it an epoch now: who reads it twice sees the same one
             stream = self._streams[channel] = _Stream()
-            stream.expires_at = now + META_TTL
-            heappush(self._expiries, (stream.expires_at, channel))
+            heappush(self._expiries, (now + EMPTY_TTL, channel))
+        if not stream.offset:
+            stream.expires_at = now + EMPTY_TTL
         stream.expire(now)
         return stream.read(query), stream.position
 

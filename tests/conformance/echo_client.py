@@ -12,7 +12,7 @@ from typing import Any
 
 import fastws
 from tests.conformance.autobahn import MAX_FRAGMENTS, MAX_SIZE, PARALLEL
-from tests.conformance.echo_server import Echo, echo
+from tests.conformance.echo_server import Echo, compression, echo
 
 
 async def run_case(uri: str, style: str, options: dict[str, Any]) -> None:
@@ -27,10 +27,13 @@ async def run_case(uri: str, style: str, options: dict[str, Any]) -> None:
             pass  # how it ends is the server's to judge
 
 
-async def run(uri: str, carrier: str, style: str) -> None:
+async def run(uri: str, carrier: str, style: str, forget: bool) -> None:
     options: dict[str, Any] = {
         "carrier": carrier,
+        "compression": compression(client_no_context_takeover=forget),
         "proxy": None,
+        "open_timeout": 120.0,  # the suite is busy with other cases
+        "ping_interval": None,  # kosoku takes a ping for the end of a case
         "max_size": MAX_SIZE,
         "max_fragments": MAX_FRAGMENTS,
     }
@@ -53,6 +56,7 @@ def main() -> None:
     parser.add_argument("--carrier", choices=["reactor", "asyncio"], default="asyncio")
     parser.add_argument("--style", choices=["listener", "coroutine"], default="listener")
     parser.add_argument("--loop", choices=["asyncio", "uvloop"], default="asyncio")
+    parser.add_argument("--forget", action="store_true", help="offer client_no_context_takeover")
     options = parser.parse_args()
     factory = None
     if options.loop == "uvloop":
@@ -61,7 +65,7 @@ def main() -> None:
         factory = uvloop.new_event_loop
     print(fastws.codec_name, flush=True)
     with asyncio.Runner(loop_factory=factory) as runner:
-        runner.run(run(options.uri, options.carrier, options.style))
+        runner.run(run(options.uri, options.carrier, options.style, options.forget))
 
 
 if __name__ == "__main__":

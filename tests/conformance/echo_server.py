@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import sys
+from typing import Any
 
 import fastws
 
@@ -24,16 +25,20 @@ async def echo(ws: fastws.Connection) -> None:
         await ws.send(message)
 
 
-async def run(carrier: str, style: str, max_size: int, max_fragments: int) -> None:
+def compression(**takeover: bool) -> fastws.Deflate:
+    """Compress whatever gets shorter by it, however short it is."""
+    return fastws.Deflate(threshold=0, **takeover)
+
+
+async def run(style: str, **options: Any) -> None:
     handler = Echo if style == "listener" else echo
     async with fastws.serve(
         handler,
         "127.0.0.1",
         0,
-        carrier=carrier,
         server_header="fastws",
-        max_size=max_size,
-        max_fragments=max_fragments,
+        ping_interval=None,  # kosoku takes a ping for the end of a case
+        **options,
     ) as server:
         print(server.sockets[0].getsockname()[1], fastws.codec_name, flush=True)
         await asyncio.to_thread(sys.stdin.buffer.read)
@@ -46,14 +51,28 @@ def main() -> None:
     parser.add_argument("--loop", choices=["asyncio", "uvloop"], default="asyncio")
     parser.add_argument("--max-size", type=int, default=2**20, help="bytes in a message")
     parser.add_argument("--max-fragments", type=int, default=4096)
+    parser.add_argument(
+        "--context",
+        action="store_true",
+        help="let messages refer to those before them, unless the client objects",
+    )
     options = parser.parse_args()
+    keep = {"server_no_context_takeover": False, "client_no_context_takeover": False}
     factory = None
     if options.loop == "uvloop":
         import uvloop
 
         factory = uvloop.new_event_loop
     with asyncio.Runner(loop_factory=factory) as runner:
-        runner.run(run(options.carrier, options.style, options.max_size, options.max_fragments))
+        runner.run(
+            run(
+                options.style,
+                carrier=options.carrier,
+                compression=compression(**keep if options.context else {}),
+                max_size=options.max_size,
+                max_fragments=options.max_fragments,
+            )
+        )
 
 
 if __name__ == "__main__":

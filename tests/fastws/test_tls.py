@@ -349,7 +349,7 @@ async def test_a_client_that_stalls_in_the_handshake_is_dropped(carrier: str, sh
 
 async def test_a_client_that_says_nothing_after_the_tls_handshake_gets_408(carrier: str) -> None:
     async with (
-        secure(echo, carrier, open_timeout=0.1, close_timeout=0.2) as server,
+        secure(echo, carrier, open_timeout=0.5, close_timeout=0.2) as server,
         await SecurePeer.handshake(server) as peer,
     ):
         assert (await peer.response())[0] == 408

@@ -479,6 +479,13 @@ async def test_lists_have_pages_and_the_fullest_channels_come_first() -> None:
         assert (len(members.members), members.total) == (20, 120)
 
 
+async def test_of_a_channel_with_too_many_for_presence_those_here_are_shown() -> None:
+    async with World(load(flags={"dev": True, "channel.presence_max_clients": 10})) as world:
+        named(world, 12)
+        page = await Listings(world.node).channel("all", 0, 5)
+        assert (len(page.members), page.total, page.presence) == (5, 12, False)
+
+
 async def test_a_search_lets_others_have_their_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gateway.admin.listings._AT_ONCE", 10)
     async with World() as world:

@@ -293,3 +293,10 @@ def test_what_has_ended_is_forgotten() -> None:
 def test_an_unusable_key_is_named(name: str, text: str) -> None:
     with pytest.raises(ConfigError, match=rf"^client\.token\.{name}: not a usable public key"):
         verifier(**{name: text})
+
+
+@pytest.mark.parametrize("name", ["hmac_secret_key", "hmac_previous_secret_key"])
+def test_a_public_key_is_not_taken_for_a_secret(name: str) -> None:
+    """Anyone may have it, and sign with it."""
+    with pytest.raises(ConfigError, match=rf"^client\.token\.{name}: not a usable secret"):
+        verifier(**{name: pem(RSA_KEY)})

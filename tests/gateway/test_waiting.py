@@ -69,8 +69,9 @@ async def test_commands_wait_for_the_one_before() -> None:
         client.send({"id": 2, "presence": {"channel": "a"}})
         client.send({"id": 3, "ping": {}})
         client.send({"id": 4, "presence_stats": {"channel": "a"}}, {"id": 5, "ping": {}})
-        assert client.take() == []
-        await engine.let_go()
+        for _ in range(2):  # presence asks how many there are first
+            assert client.take() == []
+            await engine.let_go()
         assert [reply["id"] for reply in client.take()] == [2, 3]
         await engine.let_go()
         assert [reply["id"] for reply in client.take()] == [4, 5]
@@ -93,7 +94,8 @@ async def test_replies_are_sent_before_a_wait() -> None:
         client = world.client()
         client.send({"id": 2, "ping": {}}, {"id": 3, "presence": {"channel": "a"}})
         assert client.take() == [{"id": 2, "ping": {}}]
-        await engine.let_go()
+        for _ in range(2):
+            await engine.let_go()
         assert client.take()[0]["id"] == 3
 
 

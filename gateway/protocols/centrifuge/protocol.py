@@ -222,7 +222,8 @@ class CentrifugeJson:
         if command.presence is not None:
             _require_channel(command.presence.channel)
             present = await node.presence(command.presence.channel, session)
-            return Reply(number, presence=PresenceResult(present))
+            self._add_large(Reply(number, presence=PresenceResult(present)), batch)
+            return None
         if command.presence_stats is not None:
             _require_channel(command.presence_stats.channel)
             stats = await node.presence_stats(command.presence_stats.channel, session)
@@ -237,7 +238,9 @@ class CentrifugeJson:
                 command.history.reverse,
             )
             publications, top = await node.history(command.history.channel, query, session)
-            return Reply(number, history=HistoryResult(publications, top.epoch, top.offset))
+            result = HistoryResult(publications, top.epoch, top.offset)
+            self._add_large(Reply(number, history=result), batch)
+            return None
         if command.ping is not None:
             return Reply(number, ping=EMPTY)
         if command.rpc is not None:
@@ -253,6 +256,13 @@ class CentrifugeJson:
             end = await node.members.refresh(session, wanted.channel, wanted.token)
             return Reply(number, sub_refresh=end)
         raise Refused(codes.METHOD_NOT_FOUND)
+
+    def _add_large(self, reply: Reply, batch: _Batch) -> None:
+        """Add a reply of any size. Raises `Refused` (106) rather than close the client by it."""
+        encoded = _encode(reply)
+        if len(encoded) > self._node.config.client.queue_max_size:
+            raise Refused(codes.LIMIT_EXCEEDED)
+        batch.add_encoded(encoded)
 
     async def _connect(
         self, session: Session, number: int, request: ConnectRequest, batch: _Batch
@@ -312,6 +322,9 @@ class _Batch:
 
     def add(self, reply: Reply) -> None:
         self._replies.append(_encode(reply))
+
+    def add_encoded(self, reply: bytes) -> None:
+        self._replies.append(reply)
 
     def flush(self) -> None:
         """Send what is there. Called at the end, and before each wait: replies never wait."""
