@@ -27,6 +27,7 @@ for command in (
     helpers.configdoc,
     helpers.gentoken,
     helpers.checktoken,
+    helpers.top,
 ):
     app.command()(command)
 

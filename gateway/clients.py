@@ -21,6 +21,10 @@ class Clients:
     def __iter__(self) -> Iterator[Session]:
         return iter(self._by_id.values())
 
+    def __reversed__(self) -> Iterator[Session]:
+        """The newest first."""
+        return reversed(self._by_id.values())
+
     @property
     def num_users(self) -> int:
         """Users with at least one connection, anonymous ones not counted."""

@@ -63,6 +63,7 @@ class Heartbeat:
         self._expires = np.full(_FIRST_ROWS, _NEVER)
         self._due = np.full(_FIRST_ROWS, _NEVER)
         self._pinged_at = np.zeros(_FIRST_ROWS)
+        self._opened_at = np.zeros(_FIRST_ROWS)
         self._phase = np.zeros(_FIRST_ROWS, np.uint8)
 
     def open(self, session: Session, now: float) -> None:
@@ -73,6 +74,7 @@ class Heartbeat:
             self.sessions.extend([None] * missing)
             self._reserve(slot + 1)
         self.sessions[slot] = session
+        self._opened_at[slot] = now
         self._phase[slot] = _NEW
         self._due[slot] = now + self.stale_delay if self.stale_delay else _NEVER
         self._expires[slot] = _NEVER
@@ -93,6 +95,10 @@ class Heartbeat:
     def expire_at(self, session: Session, when: float | None) -> None:
         """Call ``on_expired`` once at this time, or never; an earlier call is forgotten."""
         self._expires[session.slot] = _NEVER if when is None else when
+
+    def times_of(self, session: Session) -> tuple[float, float]:
+        """When its connection opened, and when something was last read from it."""
+        return float(self._opened_at[session.slot]), float(self._last_seen[session.slot])
 
     def sweep_expired(self, now: float) -> None:
         """Report sessions whose time has come. Tokens last long: once a second is enough."""
@@ -144,4 +150,5 @@ class Heartbeat:
         self._due = np.concatenate((self._due, np.full(more, _NEVER)))
         self._expires = np.concatenate((self._expires, np.full(more, _NEVER)))
         self._pinged_at = np.concatenate((self._pinged_at, np.zeros(more)))
+        self._opened_at = np.concatenate((self._opened_at, np.zeros(more)))
         self._phase = np.concatenate((self._phase, np.zeros(more, np.uint8)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
+import sys
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -31,6 +32,8 @@ ConfigFile = Annotated[
     Path | None, typer.Option("--config", "-c", help="TOML file.", envvar="FASTWS_CONFIG")
 ]
 
+DEFAULT_URL = "http://127.0.0.1:8000"
+
 # A week, as Centrifugo's tokens of the command line have. Seconds.
 TOKEN_TTL = 7 * 86400
 
@@ -43,6 +46,12 @@ port = 8000
 
 [http_api]
 key = "{api_key}"
+
+# The page at /admin/, once it is enabled.
+[admin]
+enabled = false
+password = "{password}"
+secret = "{admin_secret}"
 
 [client]
 # Pages that may connect, if they do not come from this host.
@@ -86,7 +95,12 @@ def genconfig(
     output: Annotated[Path | None, typer.Option("--output", "-o", help="File, not stdout.")] = None,
 ) -> None:
     """Write a configuration to start from, with new random keys."""
-    text = TEMPLATE.format(secret=secrets.token_urlsafe(48), api_key=secrets.token_urlsafe(32))
+    text = TEMPLATE.format(
+        secret=secrets.token_urlsafe(48),
+        api_key=secrets.token_urlsafe(32),
+        password=secrets.token_urlsafe(15),
+        admin_secret=secrets.token_urlsafe(48),
+    )
     if output is None:
         typer.echo(text, nl=False)
         return
@@ -154,6 +168,31 @@ def checktoken(
     except (InvalidToken, OSError) as error:
         raise fail(f"the token is not good: {error}", 1) from None
     typer.echo(msgspec.json.format(msgspec.json.encode(claims)).decode())
+
+
+def top(
+    url: Annotated[str, typer.Argument(help="Where the gateway listens.")] = DEFAULT_URL,
+    config_file: ConfigFile = None,
+    interval: Annotated[
+        float, typer.Option("--interval", "-n", min=0.1, max=3600, help="Seconds between looks.")
+    ] = 1.0,
+    once: Annotated[bool, typer.Option("--once", help="Look once, and end.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="A line of JSON each time.")] = False,
+) -> None:
+    """Show a running gateway in the terminal; q ends it. It takes admin.enabled there."""
+    from gateway import top as watching
+
+    try:
+        password = config.load(config_file, os.environ).admin.password
+        watching.run(url, password, interval=interval, once=once, lines=as_json)
+    except ConfigError as error:
+        raise fail(error) from None
+    except watching.TopError as error:
+        raise fail(error, error.status) from None
+    except BrokenPipeError:  # whoever read it has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except KeyboardInterrupt:
+        pass
 
 
 async def _claims(

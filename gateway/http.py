@@ -14,15 +14,17 @@ from typing import Any
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Scope
 from uvicorn.config import Config as UvicornConfig
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
+from gateway.admin import Admin
 from gateway.api import api_routes
 from gateway.metrics import NodeCollector
 from gateway.node import Node
@@ -41,8 +43,13 @@ PAGE_HEADERS = {
 WEBSOCKET_PATH = "/connection/websocket"
 
 
-def make_app(node: Node, *, public: bool = True, internal: bool = True) -> Starlette:
-    """The pages and probes of a node: those for clients, those for operators and backends."""
+def make_app(
+    node: Node, *, public: bool = True, internal: bool = True, admin: Admin | None = None
+) -> Starlette:
+    """The pages and probes of a node: those for clients, those for operators and backends.
+
+    ``admin`` is the admin page, for operators, where there is one.
+    """
     registry = CollectorRegistry()
     registry.register(NodeCollector(node))
 
@@ -69,11 +76,18 @@ def make_app(node: Node, *, public: bool = True, internal: bool = True) -> Starl
         ]
     if internal:
         routes += [Route("/metrics", metrics), *api_routes(node)]
+        if admin is not None:
+            routes += admin.routes()
     return Starlette(routes=routes)
 
 
 class _Pages(StaticFiles):
     """The files of the demo page, with its headers."""
+
+    async def get_response(self, path: str, scope: Scope) -> Response:
+        if Path(path).parts[:1] == ("admin",):  # a page of its own, if there is one
+            raise HTTPException(404)
+        return await super().get_response(path, scope)
 
     def file_response(self, *args: Any, **kwargs: Any) -> Response:
         response = super().file_response(*args, **kwargs)

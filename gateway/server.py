@@ -16,6 +16,7 @@ from msgspec import structs
 import fastws
 from gateway import codes, systemd, tls
 from gateway.addresses import ClientAddresses, Forwarded
+from gateway.admin import Admin
 from gateway.app import App, NoApp
 from gateway.auth.handshake import OriginCheck, select_subprotocol, token_of
 from gateway.collector import Collector
@@ -45,7 +46,17 @@ DRAIN_PERIOD = 0.1
 
 # Sections that take effect at a start only. Of the others, the heartbeat's times, the queue's size
 # and the webhooks do too.
-FIXED = ("dev", "http_server", "http_api", "websocket", "rpc", "engine", "opentelemetry", "log")
+FIXED = (
+    "dev",
+    "http_server",
+    "http_api",
+    "admin",
+    "websocket",
+    "rpc",
+    "engine",
+    "opentelemetry",
+    "log",
+)
 
 
 class Gateway:
@@ -76,10 +87,14 @@ class Gateway:
         internal = passed.pop(systemd.INTERNAL, [])
         self._passed = [each for some in passed.values() for each in some], internal
         self._has_internal = bool(config.http_server.internal_address or internal)
+        self.admin = Admin(self.node) if config.admin.enabled else None
         self._http = HttpSide(
-            Forwarded(make_app(self.node, internal=not self._has_internal), self._addresses)
+            Forwarded(
+                make_app(self.node, internal=not self._has_internal, admin=self.admin),
+                self._addresses,
+            )
         )
-        self._internal_http = HttpSide(make_app(self.node, public=False))
+        self._internal_http = HttpSide(make_app(self.node, public=False, admin=self.admin))
         self._server: fastws.Server | None = None
         self._internal: fastws.Server | None = None
         self._places: list[Place] = []
@@ -148,6 +163,8 @@ class Gateway:
             on_expired=node.admission.expire,
         )
         self._clockwork = asyncio.get_running_loop().create_task(self._tick())
+        if self.admin is not None:
+            self.admin.start()
         where = [place.names(server.sockets) for place, server in self._listening()]
         log.info(
             "listening",
@@ -335,6 +352,8 @@ class Gateway:
             await self._internal.wait_closed()
             self._internal = None
         self._leave_places()
+        if self.admin is not None:
+            await self.admin.close()
         await self.app.close()
         await self.node.close()
         await self.node.tracing.close()

@@ -78,12 +78,23 @@ def _failure(error: Error, status: int = 200) -> Response:
     return _json(_encode({"error": error}), status)
 
 
+async def read_body(request: Request, limit: int) -> bytes | None:
+    """The body of a request, or None if it has more bytes than the limit."""
+    parts, size = [], 0
+    async for part in request.stream():
+        size += len(part)
+        if size > limit:
+            return None
+        parts.append(part)
+    return b"".join(parts)
+
+
 class _Door:
     """Turns HTTP requests into calls."""
 
     def __init__(self, node: Node, api: Api) -> None:
         self._node = node
-        self._methods = bind(api)
+        self._calls = Calls(node, api)
         self._key = node.config.http_api.key.encode()
         self._limit = node.config.http_api.body_size_limit
 
@@ -116,7 +127,7 @@ class _Door:
         method = request.path_params.get("method")
         if method is not None and method not in METHODS:
             return _failure(codes.METHOD_NOT_FOUND, 404)
-        body = await self._body(request)
+        body = await read_body(request, self._limit)
         if body is None:
             return _failure(Error(codes.BAD_REQUEST.code, "the request is too large"), 413)
         try:
@@ -132,20 +143,10 @@ class _Door:
                 return False
         return hmac.compare_digest(key.encode(), self._key)
 
-    async def _body(self, request: Request) -> bytes | None:
-        """The body, or None if it is larger than the limit."""
-        parts, size = [], 0
-        async for part in request.stream():
-            size += len(part)
-            if size > self._limit:
-                return None
-            parts.append(part)
-        return b"".join(parts)
-
     # -- what they do
 
     async def _call(self, request: Request, body: bytes) -> bytes:
-        return _encode(await self._run(request.path_params["method"], body))
+        return _encode(await self._calls.run(request.path_params["method"], body))
 
     async def _batch(self, request: Request, body: bytes) -> bytes:
         replies = []
@@ -153,7 +154,7 @@ class _Door:
             if len(command) != 1:
                 raise BadBody("a command is one method and its request")
             [(method, arguments)] = command.items()
-            reply = await self._run(method, bytes(arguments))
+            reply = await self._calls.run(method, bytes(arguments))
             replies.append({method: reply["result"]} if "result" in reply else reply)
         return _encode({"replies": replies})
 
@@ -161,10 +162,17 @@ class _Door:
         commands = [_decode(_old, line) for line in body.split(b"\n") if line.strip()]
         if not commands:
             raise BadBody("no command")
-        replies = [await self._run(each.method, bytes(each.params)) for each in commands]
+        replies = [await self._calls.run(each.method, bytes(each.params)) for each in commands]
         return b"\n".join(map(_encode, replies))
 
-    async def _run(self, method: str, arguments: bytes) -> dict[str, Any]:
+class Calls:
+    """Calls methods by their names, with requests as bytes."""
+
+    def __init__(self, node: Node, api: Api) -> None:
+        self._node = node
+        self._methods = bind(api)
+
+    async def run(self, method: str, arguments: bytes) -> dict[str, Any]:
         """The reply of one call. Raises `BadBody`."""
         if method not in METHODS:
             return {"error": codes.METHOD_NOT_FOUND}

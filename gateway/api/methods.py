@@ -141,7 +141,7 @@ class Api:
     async def connections(self, request: ConnectionsRequest) -> ConnectionsResult:
         clients = self._node.clients
         found = clients.of_user(request.user) if request.user else clients
-        return ConnectionsResult({session.id: _connection(session) for session in found})
+        return ConnectionsResult({session.id: connection_info(session) for session in found})
 
     async def info(self, request: InfoRequest) -> InfoResult:
         node = self._node
@@ -254,7 +254,8 @@ def _position(since: Position | None) -> StreamPosition | None:
     return StreamPosition(since.offset, since.epoch) if since is not None else None
 
 
-def _connection(session: Session) -> ConnectionInfo:
+def connection_info(session: Session) -> ConnectionInfo:
+    """What is told of a connection."""
     channels = {
         each.channel.name: ChannelContext(each.terms.source) for each in session.subscriptions
     }

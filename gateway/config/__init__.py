@@ -2,6 +2,7 @@
 
 from gateway.config.load import KEYS, ConfigError, env_name, keys, load
 from gateway.config.sections import (
+    AdminPage,
     Channel,
     ChannelOptions,
     Client,
@@ -25,6 +26,7 @@ from gateway.config.sections import (
 
 __all__ = [
     "KEYS",
+    "AdminPage",
     "Channel",
     "ChannelOptions",
     "Client",

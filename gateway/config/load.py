@@ -18,7 +18,7 @@ import msgspec
 from msgspec import Struct
 
 from fastws.networks import Networks
-from gateway.config.sections import SECONDS, Config, HttpServer, Token
+from gateway.config.sections import SECONDS, AdminPage, Config, HttpServer, Token
 
 ENV_PREFIX = "FASTWS_"
 
@@ -223,6 +223,7 @@ def _check(config: Config) -> None:
             f"{config.engine.type!r} keeps channels within one process, so only 1 is possible"
         )
     _check_http_server(config.http_server)
+    _check_admin(config.admin)
     _check_channels(config)
     _check_proxies(config)
     _check_token("client.token", client.token)
@@ -245,6 +246,21 @@ def _check_http_server(server: HttpServer) -> None:
             "http_server.proxy_protocol needs http_server.trusted_proxies: nobody else may say "
             "where a client comes from"
         )
+
+
+def _check_admin(admin: AdminPage) -> None:
+    if not admin.enabled:
+        return
+    if not admin.password and not admin.insecure:
+        raise ConfigError(
+            "admin.enabled needs admin.password; for development only, admin.insecure goes without"
+        )
+    if admin.password and len(admin.password) < 8:
+        raise ConfigError("admin.password is too short: it needs 8 characters or more")
+    if admin.token_ttl < 1:
+        raise ConfigError(f"admin.token_ttl = {admin.token_ttl:g} s: it needs 1 s or more")
+    if admin.secret and len(admin.secret.encode()) < 32:
+        raise ConfigError("admin.secret is too short: it needs 32 bytes or more")
 
 
 def _check_channels(config: Config) -> None:

@@ -58,6 +58,20 @@ class HttpApi(Struct, frozen=True):
     body_size_limit: Annotated[int, Meta(ge=1, le=2**31 - 1)] = 10485760
 
 
+class AdminPage(Struct, frozen=True):
+    """The page at ``/admin/``: behind a password, or with ``insecure`` open to everybody.
+
+    ``secret`` signs what a browser is given for the password, which is good for ``token_ttl``;
+    without one it is made at the start, and ends with the process.
+    """
+
+    enabled: bool = False
+    password: str = ""
+    secret: str = ""
+    insecure: bool = False
+    token_ttl: Seconds = 43200.0
+
+
 class WebSocket(Struct, frozen=True):
     """Limits of the WebSocket transport, in bytes."""
 
@@ -265,6 +279,7 @@ class Config(Struct, frozen=True):
     dev: bool = False
     http_server: HttpServer = field(default_factory=HttpServer)
     http_api: HttpApi = field(default_factory=HttpApi)
+    admin: AdminPage = field(default_factory=AdminPage)
     websocket: WebSocket = field(default_factory=WebSocket)
     client: Client = field(default_factory=Client)
     channel: Channel = field(default_factory=Channel)

@@ -1,4 +1,4 @@
-"""Clients from npm: `ws`, `centrifuge`, our own client.js, and two Chromium tabs on the demo page.
+"""Clients from npm: `ws`, `centrifuge`, our own client.js, and Chromium on our pages.
 
 Each is a file of tests for Node's own test runner; a failure here shows that runner's output.
 """
@@ -128,6 +128,13 @@ async def test_our_client_on_a_clock_of_its_own() -> None:
 @pytest.mark.time_limit(180)
 async def test_two_tabs_on_the_demo_page() -> None:
     await run("demo.test.mjs", CHROMIUM=chromium())
+
+
+@pytest.mark.browser
+@pytest.mark.slow
+@pytest.mark.time_limit(180)
+async def test_the_admin_page() -> None:
+    await run("admin.test.mjs", CHROMIUM=chromium())
 
 
 TAKEOVER = fastws.Deflate(server_no_context_takeover=False, client_no_context_takeover=False)
