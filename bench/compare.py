@@ -90,7 +90,10 @@ def _turns(plan: Plan) -> Iterable[tuple[int, Case, Peer]]:
 
 
 def execute(plan: Plan) -> int:
-    """Runs a plan, prints its report, keeps the raw results. Returns 1 when a server failed."""
+    """Runs a plan, prints its report, keeps the raw results. Returns 1 when a server failed.
+
+    An interrupt ends it early, with the report of what was measured.
+    """
     program("load")  # an early word when there is no compiler
     RESULTS.mkdir(exist_ok=True)
     versions: dict[str, str] = {}
@@ -108,11 +111,17 @@ def execute(plan: Plan) -> int:
         "runs": [],
     }
     begin = time.monotonic()
-    for round_, case, peer in _turns(plan):
-        entry = {"round": round_, **measure(case, peer, plan.seconds)}
-        data["runs"].append(entry)
-        text = _summary(case, entry["result"]) if "result" in entry else f"FAILED: {entry['error']}"
-        _say(f"{time.monotonic() - begin:5.0f} s  {case.name:15} {peer.label:18} {text}")
+    try:
+        for round_, case, peer in _turns(plan):
+            entry = {"round": round_, **measure(case, peer, plan.seconds)}
+            data["runs"].append(entry)
+            result = entry.get("result")
+            text = f"FAILED: {entry['error']}" if result is None else _summary(case, result)
+            _say(f"{time.monotonic() - begin:5.0f} s  {case.name:15} {peer.label:18} {text}")
+    except KeyboardInterrupt:
+        if not data["runs"]:
+            raise
+        _say("interrupted: the report is of what was measured")
     stem = RESULTS / f"{plan.name}-{started:%Y%m%d-%H%M%S}"
     stem.with_suffix(".json").write_text(json.dumps(data, indent=1) + "\n")
     text = markdown(data, GOALS)
