@@ -67,8 +67,10 @@ def main() -> int:
     if arguments.command == "list":
         _list()
         return 0
-    # An end by signal must unwind: servers are stopped on the way out.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    # An end by signal must unwind: servers are stopped on the way out, and results are kept. A shell
+    # starts what runs in its background with SIGINT ignored.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         return execute(
             plan(
