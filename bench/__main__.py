@@ -67,8 +67,8 @@ def main() -> int:
     if arguments.command == "list":
         _list()
         return 0
-    # An end by signal must unwind: servers are stopped on the way out, and results are kept. A shell
-    # starts what runs in its background with SIGINT ignored.
+    # An end by signal must unwind: servers are stopped on the way out, and results are kept.
+    # A shell starts what runs in its background with SIGINT ignored.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
