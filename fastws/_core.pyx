@@ -156,6 +156,22 @@ cdef class Settings:
         self.close_timeout = close_timeout
 
 
+cdef PreparedMessage prepare(message, text):
+    """What ``broadcast`` is given, framed."""
+    return <PreparedMessage> message if isinstance(message, PreparedMessage) else PreparedMessage(message, text)
+
+
+cdef inline int hand_out(Core core, PreparedMessage prepared) except -1:
+    """To one open connection of a broadcast; it is dropped at the end of the tick if too much waits for it."""
+    if core._sending:
+        core._send_later(prepared, None)
+        return 0
+    core.write_prepared(prepared)
+    if core.box != NULL and core.box.total > core.settings.write_high:
+        core.check_backlog()
+    return 0
+
+
 def broadcast(connections, message, *, text=None, raise_exceptions=False) -> None:
     """Send ``message`` to every open connection in ``connections``.
 
@@ -163,21 +179,12 @@ def broadcast(connections, message, *, text=None, raise_exceptions=False) -> Non
     is dropped when its queue passes ``max_backlog``. What is sent in one tick of the loop leaves in one system call
     per connection. ``raise_exceptions`` changes nothing, and is there for programs written for ``websockets``.
     """
-    cdef PreparedMessage prepared
+    cdef PreparedMessage prepared = prepare(message, text)
     cdef Core core
-    if isinstance(message, PreparedMessage):
-        prepared = <PreparedMessage> message
-    else:
-        prepared = PreparedMessage(message, text)
     for connection in list(connections):
         core = <Core?> connection
         if core._state == OPEN:
-            if core._sending:
-                core._send_later(prepared, None)
-                continue
-            core.write_prepared(prepared)
-            if core.box != NULL and core.box.total > core.settings.write_high:
-                core.check_backlog()
+            hand_out(core, prepared)
 
 
 def broadcast_ready(connections, message, *, text=None) -> list:
@@ -186,25 +193,16 @@ def broadcast_ready(connections, message, *, text=None) -> list:
     They are those whose queue is over the high-water mark of ``write_limit``. Their listener's ``on_drain`` is called
     once it has fallen to the low one.
     """
-    cdef PreparedMessage prepared
+    cdef PreparedMessage prepared = prepare(message, text)
     cdef Core core
     cdef list full = []
-    if isinstance(message, PreparedMessage):
-        prepared = <PreparedMessage> message
-    else:
-        prepared = PreparedMessage(message, text)
     for connection in list(connections):
         core = <Core?> connection
         if core._state == OPEN:
             if core.box != NULL and core.box.total > core.settings.write_high:
                 full.append(core)
-                continue
-            if core._sending:
-                core._send_later(prepared, None)
-                continue
-            core.write_prepared(prepared)
-            if core.box != NULL and core.box.total > core.settings.write_high:
-                core.check_backlog()
+            else:
+                hand_out(core, prepared)
     return full
 
 

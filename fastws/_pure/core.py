@@ -178,6 +178,16 @@ def _contiguous(data: Buffer) -> bytes:
         return view.tobytes()
 
 
+def _hand_out(core: Core, message: PreparedMessage) -> None:
+    """To one open connection of a broadcast; it is dropped if too much waits for it."""
+    if core._sending:
+        core._send_later(message, None)
+        return
+    core._write_prepared(message)
+    if core._queued > core.settings.write_high:
+        core._check_backlog()
+
+
 def broadcast(
     connections: Iterable[Core],
     message: str | Buffer | PreparedMessage,
@@ -198,12 +208,7 @@ def broadcast(
         if not isinstance(core, Core):
             raise TypeError(f"not a connection: {type(core).__name__}")
         if core._state == _OPEN:
-            if core._sending:
-                core._send_later(message, None)
-                continue
-            core._write_prepared(message)
-            if core._queued > core.settings.write_high:
-                core._check_backlog()
+            _hand_out(core, message)
 
 
 def broadcast_ready(
@@ -226,13 +231,8 @@ def broadcast_ready(
         if core._state == _OPEN:
             if core._queued > core.settings.write_high:
                 full.append(core)
-                continue
-            if core._sending:
-                core._send_later(message, None)
-                continue
-            core._write_prepared(message)
-            if core._queued > core.settings.write_high:
-                core._check_backlog()
+            else:
+                _hand_out(core, message)
     return full
 
 
