@@ -330,6 +330,8 @@ static uint8_t *inflate_block(const fastws_inflater *work, inflate_reader *from,
                 entry = inflate_symbol(&in, work->literals, literal_root);
                 if (entry & INFLATE_LITERAL) {
                     *out++ = (uint8_t)(entry >> 16);
+                    if (out > end)
+                        return NULL;
                     continue;
                 }
             }
@@ -338,7 +340,7 @@ static uint8_t *inflate_block(const fastws_inflater *work, inflate_reader *from,
         }
         if (!(entry & INFLATE_BASE)) {
             *from = in;
-            return entry & INFLATE_STOP && out <= end ? out : NULL;
+            return entry & INFLATE_STOP && out <= end ? out : NULL; /* `out` may be two beyond */
         }
         /* The length has 5 bits besides its code at most, and the distance 28 with its own. */
         length = (entry >> 16) + inflate_take(&in, entry >> 8 & 0xF);

@@ -179,6 +179,28 @@ def test_any_bytes_are_read_as_by_zlib_or_left_to_it(payload: bytes, room: int) 
     assert out is None or out == reference(payload, room)
 
 
+def test_what_is_longer_than_the_room_is_left_to_a_stream_wherever_it_ends() -> None:
+    """Literals are taken three at a time, and a repetition may follow any of them."""
+    inflater = OwnInflater()
+    for literals in range(1, 20):
+        data = bytes(range(literals)) * 30
+        for kind in (zlib.Z_DEFAULT_STRATEGY, zlib.Z_FIXED):
+            payload = squeeze(data, stream=zlib.compressobj(9, wbits=-15, strategy=kind))
+            for room in range(len(data)):
+                assert inflater.inflate(payload, room) is None
+            assert inflater.inflate(payload, len(data)) == data
+
+
+@pytest.mark.parametrize("kind", [zlib.Z_DEFAULT_STRATEGY, zlib.Z_FIXED])
+def test_nothing_is_written_beyond_the_longest_message_that_we_take(kind: int) -> None:
+    """A sanitizer would show it: literals across the end, and then a repetition."""
+    inflater = OwnInflater()
+    for front in range(65_536 - 30, 65_536):
+        data = bytes(front) + bytes(range(1, 25)) * 20
+        payload = squeeze(data, stream=zlib.compressobj(9, wbits=-15, strategy=kind))
+        assert inflater.inflate(payload, len(data)) is None
+
+
 @pytest.mark.parametrize("size", [70_000, 1_000_000])
 def test_a_message_too_long_for_us_is_read_all_the_same(size: int) -> None:
     agreement = agree(alone=True)
