@@ -5,6 +5,7 @@ cdef class Reactor
 from cpython.object cimport PyObject
 from libc.stdint cimport uint8_t, uint32_t
 
+from fastws._carrier cimport Carrier
 from fastws._core cimport Core
 from fastws._outbox cimport Outbox
 
@@ -19,6 +20,7 @@ cdef class Reactor:
     cdef readonly dict deadlines
     cdef readonly dict shared         # what connections of this loop share beyond that, by key: compressors
     cdef public object poller
+    cdef Carrier together             # sends for many connections in one system call, where there is one that can
     cdef object call_soon
     cdef object run_handle
     cdef object sweep_handle

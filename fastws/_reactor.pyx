@@ -260,6 +260,8 @@ cdef class Reactor:
                 self.dirty = []
             budget -= len(batch)
             index = 0
+            if self.together is not None and len(batch) > 1:
+                self.together.send_together(batch)
             try:
                 while index < len(batch):
                     core = <Core> batch[index]
