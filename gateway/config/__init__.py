@@ -1,6 +1,7 @@
 """Configuration: a TOML file, then ``FASTWS_…`` in the environment, then flags; the last wins."""
 
-from gateway.config.load import KEYS, ConfigError, env_name, keys, load
+from gateway.config.errors import ConfigError
+from gateway.config.load import KEYS, env_name, keys, load
 from gateway.config.sections import (
     AdminPage,
     Channel,
