@@ -31,6 +31,7 @@ _ENV_OF_OTHERS = {
         "CONFIG",
         "JOBS",
         "KERNEL",
+        "LOOP",
         "PURE",
         "REQUIRE_ALL",
         "SANITIZE",
