@@ -3,6 +3,7 @@
 from gateway.config.errors import ConfigError
 from gateway.config.load import KEYS, env_name, keys, load
 from gateway.config.sections import (
+    DEFAULT_PROXY,
     AdminPage,
     Channel,
     ChannelOptions,
@@ -12,11 +13,15 @@ from gateway.config.sections import (
     HttpApi,
     HttpServer,
     Log,
+    NamedProxy,
     Namespace,
     OpenTelemetry,
     PersonalChannel,
     Proxy,
+    ProxyOptions,
     Rpc,
+    RpcNamespace,
+    RpcOptions,
     Shutdown,
     SubscriptionToken,
     Tls,
@@ -26,6 +31,7 @@ from gateway.config.sections import (
 )
 
 __all__ = [
+    "DEFAULT_PROXY",
     "KEYS",
     "AdminPage",
     "Channel",
@@ -37,11 +43,15 @@ __all__ = [
     "HttpApi",
     "HttpServer",
     "Log",
+    "NamedProxy",
     "Namespace",
     "OpenTelemetry",
     "PersonalChannel",
     "Proxy",
+    "ProxyOptions",
     "Rpc",
+    "RpcNamespace",
+    "RpcOptions",
     "Shutdown",
     "SubscriptionToken",
     "Tls",

@@ -3,10 +3,26 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from fastws.networks import Networks
 from gateway.config.errors import ConfigError, suggest
-from gateway.config.sections import AdminPage, Config, HttpServer, Token
+from gateway.config.proxies import channel_options, choices, event_proxies
+from gateway.config.sections import (
+    DEFAULT_PROXY,
+    AdminPage,
+    Config,
+    HttpServer,
+    NamedProxy,
+    Namespace,
+    ProxyOptions,
+    RpcNamespace,
+    Token,
+)
+
+_HEADER_NAME = re.compile(r"[-!#$%&'*+.^_`|~0-9A-Za-z]+")  # RFC 9110 5.6.2
+_HEADER_VALUE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]*")  # RFC 9110 5.5
+_HEADERS_OF_OURS = {"content-type", "content-length", "transfer-encoding"}
 
 
 def check(config: Config) -> None:
@@ -25,6 +41,7 @@ def check(config: Config) -> None:
     _check_http_server(config.http_server)
     _check_admin(config.admin)
     _check_channels(config)
+    _check_names("rpc.namespaces", config.rpc.namespaces)
     _check_proxies(config)
     _check_token("client.token", client.token)
     _check_token("client.subscription_token", client.subscription_token)
@@ -65,12 +82,7 @@ def _check_admin(admin: AdminPage) -> None:
 
 def _check_channels(config: Config) -> None:
     channel = config.channel
-    names = [namespace.name for namespace in channel.namespaces]
-    for number, name in enumerate(names):
-        if not name:
-            raise ConfigError(f"channel.namespaces[{number}]: a namespace needs a name")
-        if name in names[:number]:
-            raise ConfigError(f"channel.namespaces[{number}].name = {name!r} is there twice")
+    names = _check_names("channel.namespaces", channel.namespaces)
     feature = config.client.subscribe_to_user_personal_channel
     personal = feature.personal_channel_namespace if feature.enabled else ""
     if personal and personal not in names:
@@ -78,9 +90,7 @@ def _check_channels(config: Config) -> None:
             "client.subscribe_to_user_personal_channel.personal_channel_namespace = "
             f"{personal!r}: there is no such namespace{suggest(personal, names)}"
         )
-    options = [("channel.without_namespace", channel.without_namespace)]
-    options += [(f"channel.namespaces.{each.name}", each) for each in channel.namespaces]
-    for where, each in options:
+    for where, each in channel_options(config):
         _check_regex(f"{where}.channel_regex", each.channel_regex)
         keeps = each.history_size and each.history_ttl
         for name in ("force_positioning", "force_recovery", "allow_positioning", "allow_recovery"):
@@ -96,19 +106,47 @@ def _check_channels(config: Config) -> None:
             )
 
 
+def _check_names(
+    where: str, tables: Sequence[Namespace] | Sequence[NamedProxy] | Sequence[RpcNamespace]
+) -> list[str]:
+    """The names of a list of tables: each has one of its own."""
+    names = [each.name for each in tables]
+    for number, name in enumerate(names):
+        if not name:
+            raise ConfigError(f"{where}[{number}]: it needs a name")
+        if name in names[:number]:
+            raise ConfigError(f"{where}[{number}].name = {name!r} is there twice")
+    return names
+
+
 def _check_proxies(config: Config) -> None:
-    client, channel = config.client.proxy, config.channel.proxy
-    for where, proxy in (
-        ("client.proxy.connect", client.connect),
-        ("client.proxy.refresh", client.refresh),
-        ("client.proxy.disconnect", client.disconnect),
-        ("channel.proxy.subscribe", channel.subscribe),
-        ("channel.proxy.publish", channel.publish),
-        ("channel.proxy.sub_refresh", channel.sub_refresh),
-        ("rpc.proxy", config.rpc.proxy),
-    ):
-        if proxy.enabled and not proxy.endpoint.startswith(("https://", "http://")):
-            raise ConfigError(f"{where}.endpoint = {proxy.endpoint!r}: not an http(s) address")
+    for _, key, proxy in event_proxies(config):
+        _check_proxy(key, proxy, enabled=proxy.enabled)
+    names = _check_names("proxies", config.proxies)
+    if DEFAULT_PROXY in names:
+        raise ConfigError(
+            f"proxies[{names.index(DEFAULT_PROXY)}].name = {DEFAULT_PROXY!r}: this name stands for "
+            "the webhook of each event, such as channel.proxy.subscribe"
+        )
+    for named in config.proxies:
+        _check_proxy(f"proxies.{named.name}", named)
+    known = [*names, DEFAULT_PROXY]
+    for _, key, name, _ in choices(config):
+        if name not in known:
+            raise ConfigError(f"{key} = {name!r}: there is no such proxy{suggest(name, known)}")
+
+
+def _check_proxy(where: str, proxy: ProxyOptions, *, enabled: bool = True) -> None:
+    if enabled and not proxy.endpoint.startswith(("https://", "http://")):
+        raise ConfigError(f"{where}.endpoint = {proxy.endpoint!r}: not an http(s) address")
+    headers = f"{where}.http.static_headers"
+    for name, value in proxy.http.static_headers.items():
+        if not _HEADER_NAME.fullmatch(name):
+            raise ConfigError(f"{headers}: {name!r} is no name of a header")
+        if name.lower() in _HEADERS_OF_OURS:
+            raise ConfigError(f"{headers}: {name} is for the gateway to set")
+        if not _HEADER_VALUE.fullmatch(value):
+            raise ConfigError(f"{headers}: {name} has a character that no header may have")
 
 
 def _check_token(where: str, token: Token) -> None:

@@ -82,7 +82,7 @@ def load(
     values.update(_from_environ(environ or {}))
     for key, value in (flags or {}).items():
         if value is not None:
-            values[key] = _convert(key, value, f"flag for {key}")
+            values[key] = _convert(KEYS[key], value, f"flag for {key}")
     config: Config = _build(Config, values)
     check(config)
     return config
@@ -98,7 +98,7 @@ def _from_file(file: Path) -> Iterator[tuple[str, Any]]:
     for key, value in _flatten(tree):
         if key not in KEYS:
             raise ConfigError(f"{file}: unknown key {key!r}{suggest(key, KEYS)}")
-        yield key, _convert(key, value, f"{file}: {key}")
+        yield key, _convert(KEYS[key], value, f"{file}: {key}")
 
 
 def _flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -120,7 +120,7 @@ def _from_environ(environ: Mapping[str, str]) -> Iterator[tuple[str, Any]]:
             continue
         key = by_variable.get(variable)
         if key is not None:
-            yield key, _convert(key, text, variable)
+            yield key, _convert(KEYS[key], text, variable)
         elif not _ENV_OF_KUBERNETES.fullmatch(f"{variable}={text}"):
             hint = suggest(variable, by_variable)
             raise ConfigError(f"unknown environment variable {variable}{hint}")
@@ -131,11 +131,13 @@ def env_name(key: str) -> str:
     return ENV_PREFIX + key.upper().replace(".", "_")
 
 
-def _convert(key: str, value: Any, where: str) -> Any:
-    kind = KEYS[key]
-    if get_origin(kind) is list:
+def _convert(kind: Any, value: Any, where: str) -> Any:
+    origin = get_origin(kind)
+    if origin is list:
         return _convert_list(kind, value, where)
-    return _convert_one(kind, value, where)
+    if origin is dict:
+        return _convert_map(kind, value, where)
+    return (_convert_table if _is_section(kind) else _convert_one)(kind, value, where)
 
 
 def _convert_list(kind: Any, value: Any, where: str) -> list[Any]:
@@ -151,8 +153,20 @@ def _convert_list(kind: Any, value: Any, where: str) -> list[Any]:
             value = [word for word in (part.strip() for part in value.split(",")) if word]
     if not isinstance(value, list):
         raise ConfigError(f"{where} = {value!r}: Expected `array`, got `{type(value).__name__}`")
-    convert = _convert_table if _is_section(item) else _convert_one
-    return [convert(item, each, f"{where}[{number}]") for number, each in enumerate(value)]
+    return [_convert(item, each, f"{where}[{number}]") for number, each in enumerate(value)]
+
+
+def _convert_map(kind: Any, value: Any, where: str) -> Any:
+    """A table of any names; in the environment JSON. Messages leave its values out."""
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except ValueError as error:
+            raise ConfigError(f"{where}: not valid JSON: {error}") from None
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{where}: {error}") from None
 
 
 def _convert_table(section: type[Struct], table: Any, where: str) -> Any:
@@ -163,7 +177,7 @@ def _convert_table(section: type[Struct], table: Any, where: str) -> Any:
         if name not in kinds:
             raise ConfigError(f"{where}: unknown key {name!r}{suggest(name, kinds)}")
     fields = {
-        name: _convert_one(kinds[name], value, f"{where}.{name}") for name, value in table.items()
+        name: _convert(kinds[name], value, f"{where}.{name}") for name, value in table.items()
     }
     return section(**fields)
 
