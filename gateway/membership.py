@@ -501,8 +501,9 @@ class Membership:
     async def _renew(self, subscription: Subscription) -> None:
         """Let the application say whether a subscription goes on."""
         session, name = subscription.session, subscription.channel.name
+        options = self.rules.options_within(name)
         try:
-            reply = await self._app.sub_refresh(session, name)
+            reply = await self._app.sub_refresh(session, name, options)
         except Disconnected as reason:
             self._disconnect(session, reason.disconnect)
             return

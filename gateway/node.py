@@ -16,6 +16,7 @@ from gateway.admission import Admission
 from gateway.app import App, NoApp
 from gateway.app.calls import AppCalls
 from gateway.app.farewells import Farewells
+from gateway.app.methods import MethodRules
 from gateway.auth import (
     Revocations,
     TokenVerifier,
@@ -91,6 +92,7 @@ class Node:
         self.clock = clock
         self.wall = wall
         self.rules = ChannelRules(config)
+        self.methods = MethodRules(config.rpc)
         self.tokens, self.subscription_tokens = self._verifiers(config)
         self.admission = Admission(self)
         self.administration = Administration(self)
@@ -126,6 +128,7 @@ class Node:
         self.config = config
         self.tokens, self.subscription_tokens = tokens, subscription_tokens
         self.rules = ChannelRules(config)
+        self.methods = MethodRules(config.rpc)
         self.limits.reload(config.client)
         self.members.reload(config, self.rules, subscription_tokens)
 
@@ -239,7 +242,7 @@ class Node:
             options = self.rules.check(name)
             info = session.info
             if options.publish_proxy_enabled:
-                data, skips = await self.app.publish(session, name, data)
+                data, skips = await self.app.publish(session, name, data, options)
                 skip_history = skip_history or skips
             subscription = None
             if session.subscriptions:
@@ -286,9 +289,7 @@ class Node:
 
     async def rpc(self, session: Session, method: str, data: Raw | UnsetType) -> Raw | UnsetType:
         """Ask the application. Raises `Refused`: 104 when there is none, or what it says."""
-        if not self.app.handles("rpc"):
-            raise Refused(codes.METHOD_NOT_FOUND)
-        return await self.app.rpc(session, method, data)
+        return await self.app.rpc(session, method, data, self.methods.proxy(method))
 
     def send(self, session: Session, data: Raw) -> None:
         """Send a message to one client, outside of any channel."""
