@@ -329,8 +329,7 @@ cdef class Poller(Carrier):
                     outbox_sent(core.box, result)
                 elif result != -EAGAIN and result != -EINTR and result != NOT_TRIED:
                     # Kept: the system tells it only once.
-                    core.failed = True
-                    core.failure = OSError(-result, os.strerror(-result))
+                    core.fail(OSError(-result, os.strerror(-result)))
         return 0
 
     cdef bint can_send(self, Core core) noexcept:
@@ -406,9 +405,9 @@ cdef class Poller(Carrier):
             if listening is not None:
                 self.accept(<Listening> listening)
             return 0
-        if self.reactor.cores[slot] == NULL or self.reactor.generations[slot] != generation:
+        core = self.reactor.owner(slot)
+        if core is None or self.reactor.generations[slot] != generation:
             return 0
-        core = <Core> self.reactor.cores[slot]
         if core._state == CLOSED:
             return 0
         if not core.reading and event.events & (EPOLLERR | EPOLLHUP):

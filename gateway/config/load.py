@@ -29,6 +29,7 @@ _ENV_OF_OTHERS = {
         "ANNOTATE",
         "BUILD",
         "CONFIG",
+        "IO_URING",
         "JOBS",
         "KERNEL",
         "LOOP",
