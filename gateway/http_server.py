@@ -16,7 +16,7 @@ from email.utils import formatdate
 from functools import partial
 from typing import Any, cast
 
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import (
     STATUS_LINE,
@@ -115,11 +115,7 @@ class HttpConnection(HttpToolsProtocol):
         """An ASGI app for one request whose body is here."""
         door = self._side.door
         assert door is not None
-
-        async def whole() -> Message:
-            return {"type": "http.request", "body": bytes(cycle.body)}
-
-        status, content = await door.answer(scope, whole)
+        status, content = await door.answer(scope, receive, bytes(cycle.body))
         if self.flow.write_paused or cycle.disconnected or cycle.access_log:
             await door.respond(send, status, content)
         else:

@@ -141,28 +141,34 @@ class Door:
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": content})
 
-    async def answer(self, scope: Scope, receive: Receive) -> tuple[int, bytes]:
-        """The status and the JSON of a response. Raises `ClientDisconnect`."""
+    async def answer(
+        self, scope: Scope, receive: Receive, body: bytes | None = None
+    ) -> tuple[int, bytes]:
+        """The status and the JSON of a response. Raises `ClientDisconnect`.
+
+        ``body`` is there if it need not be received.
+        """
         route, work = self._works.get(scope["path"], (_METHOD, None))
         tracing = self._node.tracing
         if not tracing.records:
-            return await self._answer(work, scope, receive)
+            return await self._answer(work, scope, receive, body)
         with tracing.serve(f"POST {route}", Headers(scope=scope)) as span:
             span.set("http.request.method", "POST")
             span.set("http.route", route)
-            status, content = await self._answer(work, scope, receive)
+            status, content = await self._answer(work, scope, receive, body)
             span.set("http.response.status_code", status)
             return status, content
 
     async def _answer(
-        self, work: _Work | None, scope: Scope, receive: Receive
+        self, work: _Work | None, scope: Scope, receive: Receive, body: bytes | None
     ) -> tuple[int, bytes]:
         if not self._knows(scope["headers"]):
             return 401, _failure(codes.UNAUTHORIZED)
         if work is None:
             return 404, _failure(codes.METHOD_NOT_FOUND)
-        body = await read_body(receive, self._limit)
         if body is None:
+            body = await read_body(receive, self._limit)
+        if body is None or len(body) > self._limit:
             return 413, _failure(Error(codes.BAD_REQUEST.code, "the request is too large"))
         try:
             return 200, await work(body)

@@ -118,6 +118,14 @@ async def test_a_call_that_comes_whole_is_answered_at_once_by_one_write() -> Non
 
 
 @at_once
+async def test_a_caller_is_told_that_its_connection_ends() -> None:
+    async with caller() as backend:
+        backend.send(call(version="1.0"))
+        assert b"\r\nconnection: close\r\n" in backend.transport.writes[0]
+        assert backend.transport.closed
+
+
+@at_once
 async def test_a_pipeline_of_calls_is_answered_in_order() -> None:
     async with caller() as backend:
         backend.send(call() + call("nothing") + call("channels") + call())
@@ -137,6 +145,21 @@ async def test_a_call_may_come_in_parts() -> None:
         backend.send(call())
         await backend.settle()
         assert backend.transport.answers() == [PUBLISHED]
+
+
+async def test_a_call_that_is_too_large_is_refused_whole_or_in_parts() -> None:
+    async with caller() as backend:
+        text = call(body={"channel": "a", "data": "x" * 200_000})
+        backend.send(text)
+        await backend.settle()
+        assert [status for status, _ in backend.transport.answers()] == [413]
+        backend.send(text[:150_000])
+        await backend.settle()
+        backend.send(text[150_000:])
+        await backend.settle()
+        backend.send(call())
+        await backend.settle()
+        assert [status for status, _ in backend.transport.answers()] == [413, 200]
 
 
 async def test_a_body_that_is_waited_for_is_asked_for() -> None:
@@ -164,7 +187,6 @@ async def test_the_connection_stays_open_where_the_caller_wants_it(
     async with caller() as backend:
         backend.send(text)
         await backend.settle()
-        assert (b"connection: close" in b"".join(backend.transport.writes)) is closes
         assert backend.transport.answers() == [PUBLISHED]
         assert backend.transport.closed is closes
 
@@ -206,7 +228,9 @@ async def test_a_caller_that_does_not_read_is_waited_for() -> None:
 
 
 class Broken(Door):
-    async def answer(self, scope: Scope, receive: Receive) -> tuple[int, bytes]:
+    async def answer(
+        self, scope: Scope, receive: Receive, body: bytes | None = None
+    ) -> tuple[int, bytes]:
         raise RuntimeError("a bug")
 
 
@@ -236,6 +260,7 @@ async def test_the_router_has_the_api_as_well() -> None:
         assert backend.transport.writes[0].startswith(b"HTTP/1.1 405 ")
 
 
+@at_once
 async def test_an_app_gets_what_the_door_does_not_take() -> None:
     paths = []
 
