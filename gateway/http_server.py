@@ -9,7 +9,6 @@ write. Parsing, pipelining, timeouts, and all other requests are uvicorn's.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Callable
 from contextvars import copy_context
 from email.utils import formatdate
@@ -80,28 +79,33 @@ class HttpConnection(HttpToolsProtocol):
         super().__init__(side.config, side.state, {})
         self._side = side
         self._reading = False
-        self._calls: deque[RequestResponseCycle] = deque()  # to be run when all is read
+        self._call: RequestResponseCycle | None = None  # to be run when all is read
 
     def data_received(self, data: bytes) -> None:
         self._reading = True
         super().data_received(data)
-        while self._calls:
-            self._run(self._calls.popleft())
         self._reading = False
+        cycle, self._call = self._call, None
+        if cycle is None:
+            pass
+        elif cycle.more_body:
+            super()._start_asgi_task(cycle, cast(Any, self._side.door))
+        else:
+            self._run(cycle)
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
-        # uvicorn calls it with the head of a request, and for the next of a pipeline. Versions
-        # that have no such method start a task in any case: the app has the API as well.
+        # uvicorn calls it with the head of a request, one at a time, and after a response for the
+        # next of a pipeline: that gets a task, as others are to have their turn. Versions that have
+        # no such method start a task in any case: the app has the API as well.
         door = self._side.door
-        if self._reading and door is not None and door.takes(cycle.scope):
-            self._calls.append(cycle)
-        else:
+        if door is None or not door.takes(cycle.scope):
             super()._start_asgi_task(cycle, app)
+        elif self._reading:
+            self._call = cycle
+        else:
+            super()._start_asgi_task(cycle, cast(Any, door))
 
     def _run(self, cycle: RequestResponseCycle) -> None:
-        if cycle.more_body:
-            super()._start_asgi_task(cycle, cast(Any, self._side.door))
-            return
         serve = cast(Any, partial(self._serve, cycle))
         # As in a task, what the call sets in its context is not there for the next one.
         task = start(cycle.run_asgi(serve), context=copy_context())
