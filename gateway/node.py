@@ -256,6 +256,9 @@ class Node:
         self.counters.publications += 1
         history = None if skip_history else history_settings(options)
         publication = Publication(data, info, 0, tags, delta or options.delta_publish)
+        engine = self.engine.immediate
+        if engine is not None:
+            return engine.publish_now(name, publication, history, once)
         return await self.engine.publish(name, publication, history, once)
 
     def publish_at_once(self, session: Session, name: str, data: Raw) -> bool:

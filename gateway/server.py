@@ -17,6 +17,7 @@ import fastws
 from gateway import codes, systemd, tls
 from gateway.addresses import ClientAddresses, Forwarded
 from gateway.admin import Admin
+from gateway.api import make_door
 from gateway.app import App
 from gateway.app.webhooks import Webhooks
 from gateway.auth.handshake import OriginCheck, select_subprotocol, token_of
@@ -24,7 +25,8 @@ from gateway.collector import Collector
 from gateway.config import Config, HttpServer
 from gateway.engines import MemoryEngine
 from gateway.heartbeat import Heartbeat
-from gateway.http import WEBSOCKET_PATH, HttpSide, make_app
+from gateway.http import WEBSOCKET_PATH, make_app
+from gateway.http_server import HttpSide
 from gateway.listening import Place
 from gateway.node import Node
 from gateway.protocols.centrifuge import CentrifugeJson
@@ -93,9 +95,12 @@ class Gateway:
             Forwarded(
                 make_app(self.node, internal=not self._has_internal, admin=self.admin),
                 self._addresses,
-            )
+            ),
+            None if self._has_internal else make_door(self.node),
         )
-        self._internal_http = HttpSide(make_app(self.node, public=False, admin=self.admin))
+        self._internal_http = HttpSide(
+            make_app(self.node, public=False, admin=self.admin), make_door(self.node)
+        )
         self._server: fastws.Server | None = None
         self._internal: fastws.Server | None = None
         self._places: list[Place] = []

@@ -344,7 +344,7 @@ def _bad(what: str) -> Failure:
 
 
 async def _body(request: Request, limit: int) -> bytes:
-    body = await read_body(request, limit)
+    body = await read_body(request.receive, limit)
     if body is None:
         raise TooLarge(f"the request has more than {limit} bytes")
     return body
