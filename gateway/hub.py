@@ -24,7 +24,6 @@ from gateway.transports.base import GONE, Endpoint, Transport
 PLAIN = 0
 WHOLE = 1  # it takes deltas, and has no base for one yet
 DELTA = 2  # it has had the publication before
-_PLAIN, _DELTAS = (PLAIN,), (WHOLE, DELTA)
 
 
 class Audience(Struct, eq=False):
@@ -92,15 +91,13 @@ def _enter(audiences: tuple[Audience, ...], subscription: Subscription) -> tuple
 
 
 def _leave(audiences: tuple[Audience, ...], subscription: Subscription) -> tuple[Audience, ...]:
-    session, terms = subscription.session, subscription.terms
-    forms = _DELTAS if terms.delta else _PLAIN
+    """Take a subscriber out of the one of these that it is in, if it is."""
+    transport = subscription.session.transport
     for audience in audiences:
-        if audience.form in forms and audience.is_for(
-            session.endpoint, subscription.positioned, terms.filter, audience.form
-        ):
-            audience.members.pop(session.transport, None)
+        if audience.members.pop(transport, None) is not None:
             if not audience.members:
-                audiences = tuple([other for other in audiences if other is not audience])
+                return tuple([other for other in audiences if other is not audience])
+            break
     return audiences
 
 
