@@ -270,7 +270,7 @@ class Node:
         engine = self.engine.immediate
         if engine is None:
             return False
-        offer = self.rules.offer(name)
+        offer = self.rules.offers.get(name) or self.rules.offer(name)
         info = session.info
         assert info is not None, "the client has connected"
         may = offer.publish
