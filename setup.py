@@ -17,8 +17,8 @@ from glob import glob
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
-# It needs epoll. Elsewhere the asyncio carrier does the work.
-LINUX_ONLY = ("fastws._poller", "fastws._tls")
+# They need epoll. Elsewhere the asyncio carrier does the work.
+LINUX_ONLY = ("fastws._poller", "fastws._ring", "fastws._tls")
 
 # The kernels are linked into this module alone, so that their tables of function pointers exist
 # once; the other modules reach them by cimport.

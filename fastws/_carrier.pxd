@@ -5,6 +5,7 @@ from fastws._core cimport Core
 
 cdef class Carrier:
     cdef int flush(self, Core core) except -1
+    cdef int send_together(self, list cores) except -1
     cdef int read(self, Core core) except -1
     cdef int resume_writing_to(self, Core core) except -1
     cdef int hold_reading(self, Core core, bint hold) except -1

@@ -21,6 +21,10 @@ cdef class Carrier:
         """Send from ``core.box`` what the socket takes now."""
         raise NotImplementedError
 
+    cdef int send_together(self, list cores) except -1:
+        """Send what these have queued, as far as they are this carrier's. Of the one that is the reactor's ``together``."""
+        raise NotImplementedError
+
     cdef int read(self, Core core) except -1:
         """The socket is readable: take what it has to ``core``. Of carriers in the poller."""
         raise NotImplementedError

@@ -87,7 +87,7 @@ cdef class Decoder:
     cdef uint8_t message              # opcode of the message being put together, 0 if none
     cdef uint8_t close_seen           # flags from here
     cdef uint8_t client                  # frames come from a server: not masked
-    cdef bint in_payload
+    cdef uint8_t in_payload
     cdef uint8_t stopped                 # error or closed: ignore what follows
     cdef uint8_t held                    # on_event asks decode to stop
     cdef uint8_t fin                     # of the current frame

@@ -7,6 +7,7 @@ from libc.stdint cimport uint8_t, uint32_t
 
 from fastws._carrier cimport Carrier
 from fastws._codec cimport Decoder
+from fastws._inbox cimport Inbox
 from fastws._outbox cimport Outbox
 from fastws._prepared cimport PreparedMessage
 from fastws._reactor cimport Reactor
@@ -53,16 +54,11 @@ cdef class Core(Decoder):
     cdef object drained               # future of a send() above the high-water mark
     cdef bytes spill                  # read but not decoded yet, while held: from spill_at on
     cdef Py_ssize_t spill_at
-    cdef object failure               # what the carrier met while user code was running
     cdef Outbox *box
-    cdef PyObject **ring              # messages not received yet
-    cdef uint32_t ring_first
-    cdef uint32_t ring_count
-    cdef uint32_t ring_room
+    cdef Inbox *inbox                 # messages not received yet; NULL until there was one
+    cdef public double latency
     cdef readonly uint32_t slot
     cdef int fd
-    cdef double ping_sent             # 0: no keepalive ping is waiting for its pong
-    cdef public double latency
     cdef public uint8_t _state
     cdef uint8_t ending               # KEEP, LINGER or DROP
     cdef uint8_t dirty
@@ -73,7 +69,7 @@ cdef class Core(Decoder):
     cdef uint8_t end_of_file          # the peer has sent FIN
     cdef uint8_t half_closed          # we have
     cdef uint8_t deferring            # user code is running: a failure is dealt with later
-    cdef uint8_t failed
+    cdef uint8_t failed               # the reactor's failures say how
     cdef uint8_t overflowed           # the queue passed max_backlog and was dropped
     cdef public uint8_t _sending      # a message is going out in fragments: others wait
 
@@ -84,7 +80,6 @@ cdef class Core(Decoder):
     cdef int resume(self) except -1
     cdef bint may_go_on(self) noexcept
     cdef bint closed_for_recv(self) noexcept
-    cdef void free_ring(self) noexcept
     cdef int deliver(self, object message) except -1
     cdef int enqueue(self, object message) except -1
     cdef object dequeue(self)
@@ -95,6 +90,7 @@ cdef class Core(Decoder):
     cdef int settle(self) except -1
     cdef int check_backlog(self) except -1
     cdef int fail_later(self, object error) except -1
+    cdef int fail(self, object error) except -1
     cdef int after_flush(self) except -1
     cdef int end_writing(self) except -1
     cdef object send_message(self, message, text, compress)

@@ -11,9 +11,8 @@ cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.object cimport PyObject
-from cpython.ref cimport Py_DECREF, Py_INCREF
+from cpython.ref cimport Py_DECREF
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
 from fastws._carrier cimport Carrier
@@ -29,6 +28,7 @@ from fastws._codec cimport (
     mask_copy,
     write_header,
 )
+from fastws._inbox cimport inbox_count, inbox_free, inbox_item, inbox_put, inbox_take
 from fastws._outbox cimport (
     SHARED_FROM,
     Outbox,
@@ -246,7 +246,7 @@ cdef class Core(Decoder):
             close_descriptor(self.fd)  # the loop was closed, and all of us forgotten
         if self.box != NULL:
             outbox_free(self.box)
-        self.free_ring()
+        inbox_free(self.inbox)
 
     # --- in
 
@@ -332,7 +332,9 @@ cdef class Core(Decoder):
             return True               # messages are dropped, and the close frame is waited for
         if self.above or self.tired:
             return False
-        return self.ring_count == 0 or <Py_ssize_t> self.ring_count < self.settings.max_queue
+        return self.inbox == NULL or self.inbox.count == 0 or (
+            <Py_ssize_t> self.inbox.count < self.settings.max_queue
+        )
 
     @cython.final
     cdef int resume(self) except -1:
@@ -364,10 +366,11 @@ cdef class Core(Decoder):
                 if self.above or self.box.total > self.settings.write_high:
                     self.above = self.held = True
         elif opcode == OP_PONG:
-            if self.ping_sent != 0 and payload == KEEPALIVE:
-                self.latency = monotonic() - self.ping_sent
-                self.reactor.ping_at[self.slot] = self.ping_sent + <double> self.settings.ping_interval
-                self.ping_sent = 0
+            sent = self.reactor.ping_sent[self.slot]
+            if sent != 0 and payload == KEEPALIVE:
+                self.latency = monotonic() - sent
+                self.reactor.ping_at[self.slot] = sent + <double> self.settings.ping_interval
+                self.reactor.ping_sent[self.slot] = 0
             else:
                 self._on_pong(payload)
         else:
@@ -402,24 +405,9 @@ cdef class Core(Decoder):
 
     @cython.final
     cdef int enqueue(self, object message) except -1:
-        cdef uint32_t room
-        cdef uint32_t index
-        cdef PyObject **ring
-        if self.ring_count == self.ring_room:
-            room = self.ring_room * 2 if self.ring_room else 8
-            ring = <PyObject **> malloc(room * sizeof(PyObject *))
-            if ring == NULL:
-                raise MemoryError
-            for index in range(self.ring_count):
-                ring[index] = self.ring[(self.ring_first + index) & (self.ring_room - 1)]
-            free(self.ring)
-            self.ring = ring
-            self.ring_first = 0
-            self.ring_room = room
-        Py_INCREF(message)
-        self.ring[(self.ring_first + self.ring_count) & (self.ring_room - 1)] = <PyObject *> message
-        self.ring_count += 1
-        if <Py_ssize_t> self.ring_count >= self.settings.max_queue:
+        if inbox_put(&self.inbox, <PyObject *> message) < 0:
+            raise MemoryError
+        if <Py_ssize_t> self.inbox.count >= self.settings.max_queue:
             self.held = True
         if self.waiter is not None:
             self.wake()
@@ -428,24 +416,13 @@ cdef class Core(Decoder):
     @cython.final
     cdef object dequeue(self):
         """The oldest message; there must be one."""
-        cdef PyObject *first = self.ring[self.ring_first]
+        cdef PyObject *first = inbox_take(self.inbox)
         cdef object message = <object> first
         Py_DECREF(message)
-        self.ring_first = (self.ring_first + 1) & (self.ring_room - 1)
-        self.ring_count -= 1
         if self.held and self.spill is not None or not self.reading:
-            if <Py_ssize_t> self.ring_count <= self.settings.max_queue >> 2:
+            if <Py_ssize_t> self.inbox.count <= self.settings.max_queue >> 2:
                 self.reactor.touch(self)
         return message
-
-    @cython.final
-    cdef void free_ring(self) noexcept:
-        cdef uint32_t index
-        for index in range(self.ring_count):
-            Py_DECREF(<object> self.ring[(self.ring_first + index) & (self.ring_room - 1)])
-        free(self.ring)
-        self.ring = NULL
-        self.ring_first = self.ring_count = self.ring_room = 0
 
     @cython.final
     cdef int wake(self) except -1:
@@ -502,10 +479,8 @@ cdef class Core(Decoder):
     def _stop_streaming(self) -> None:
         """From now on messages are received whole, if none is under way in fragments."""
         cdef uint32_t index
-        cdef PyObject *item
-        for index in range(self.ring_count):
-            item = self.ring[(self.ring_first + index) & (self.ring_room - 1)]
-            if isinstance(<object> item, Fragment):
+        for index in range(inbox_count(self.inbox)):
+            if isinstance(<object> inbox_item(self.inbox, index), Fragment):
                 return
         self.streaming = self.parts != NULL and self.parts.parted
 
@@ -712,7 +687,7 @@ cdef class Core(Decoder):
         if self._state == CLOSED:
             return 0
         if self.failed:
-            return self.lost(self.failure)
+            return self.lost(self.reactor.failures.get(self))
         if self.overflowed == OVERFLOWED:
             self.overflowed = TOLD
             self._on_overflow()
@@ -729,9 +704,15 @@ cdef class Core(Decoder):
     @cython.final
     cdef int fail_later(self, object error) except -1:
         """Lost, but user code is running: at the end of the tick."""
-        self.failed = True
-        self.failure = error
+        self.fail(error)
         return self.reactor.touch(self)
+
+    @cython.final
+    cdef int fail(self, object error) except -1:
+        """To be lost when it is settled."""
+        self.failed = True
+        self.reactor.failures[self] = error
+        return 0
 
     @cython.final
     cdef int after_flush(self) except -1:
@@ -826,6 +807,8 @@ cdef class Core(Decoder):
         self._drop()
         self.settings.connections -= 1
         self.reactor.deadlines.pop(self, None)
+        if self.failed:
+            self.reactor.failures.pop(self, None)
         return 0
 
     @cython.final
@@ -837,19 +820,21 @@ cdef class Core(Decoder):
     cdef int ping_or_give_up(self) except -1:
         """Keepalive (``ping_interval``): send a ping, or miss a pong."""
         cdef double now = self.reactor.now
+        cdef bint waiting
         if self._state != OPEN:
-            return 0
-        if self.ping_sent != 0 and not self.reading and self.settings.ping_timeout is not None:
+            return 0                  # another's time-out has closed it, and its slot may be free
+        waiting = self.reactor.ping_sent[self.slot] != 0
+        if waiting and not self.reading and self.settings.ping_timeout is not None:
             # The pong may be waiting behind what we do not read: no fault of the peer's.
             self.reactor.ping_at[self.slot] = now + <double> self.settings.ping_timeout
             return 0
-        if self.ping_sent != 0 and self.settings.ping_timeout is not None:
+        if waiting and self.settings.ping_timeout is not None:
             self.reactor.keepalives -= 1
             self.reactor.ping_at[self.slot] = 0
             self._on_ping_timeout()
             return 0
         self.write(0x80 | OP_PING, <const uint8_t *> PyBytes_AS_STRING(KEEPALIVE), len(KEEPALIVE), NULL)
-        self.ping_sent = now
+        self.reactor.ping_sent[self.slot] = now
         if self.settings.ping_timeout is not None:
             self.reactor.ping_at[self.slot] = now + <double> self.settings.ping_timeout
         else:

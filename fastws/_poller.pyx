@@ -2,8 +2,9 @@
 
 An epoll instance is itself a descriptor that can be polled. All WebSocket sockets of a loop are in ours, and the
 loop watches that one descriptor. When it wakes us, one call takes up to ``BATCH`` ready sockets: read into one shared
-buffer, decode, call back, and leave with one ``send`` per connection. No handle, transport, protocol object or buffer
-per connection, and one wake-up of the loop for many sockets.
+buffer, decode, call back, and leave with one ``send`` per connection, those of many connections in one system call
+where the system lets us (``_ring.pyx``). No handle, transport, protocol object or buffer per connection, and one
+wake-up of the loop for many sockets.
 
 Events carry slot and generation of their connection, never a pointer: a connection that was closed, or whose slot or
 descriptor has another owner, earlier in the same batch is not found. Level-triggered: what we leave undone comes again.
@@ -17,25 +18,18 @@ import socket
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.object cimport PyObject
 from libc.errno cimport EAGAIN, ECONNABORTED, EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM, errno as c_errno
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from libc.stdlib cimport free, malloc
+from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free, malloc
 from posix.unistd cimport close
 
 from fastws._carrier cimport Carrier
 from fastws._core cimport CLOSED, Core
 from fastws._outbox cimport Outbox, Segment, outbox_sent
 from fastws._reactor cimport Reactor
+from fastws._ring cimport OP_SEND, OP_SENDMSG, RING_ROOM, NOT_TRIED, Ring
 
-
-cdef extern from "<sys/uio.h>" nogil:
-    struct iovec:
-        void *iov_base
-        size_t iov_len
 
 cdef extern from "<sys/socket.h>" nogil:
-    struct msghdr:
-        iovec *msg_iov
-        size_t msg_iovlen
     ssize_t recv(int fd, void *buffer, size_t length, int flags)
     ssize_t send(int fd, const void *buffer, size_t length, int flags)
     ssize_t sendmsg(int fd, const msghdr *message, int flags)
@@ -65,7 +59,10 @@ cdef enum:
     DIRECT_FROM = 16384               # missing payload from which it is read straight into the message
     ACCEPT_BATCH = 64                 # connections accepted per wake-up
     VECTOR = 64                       # segments per sendmsg
+    VECTORS = 1024                    # segments per submission to the ring
+    WAITS_UP_TO = 16384               # larger outboxes leave at once, while they are in the cache
 
+cdef size_t LONGEST_SEND = 1 << 30   # an entry of the ring has 32 bits for it
 cdef uint32_t NO_SLOT = 0xFFFFFFFF
 cdef uint32_t IS_LISTENER = 0x80000000
 
@@ -73,6 +70,18 @@ cdef uint32_t IS_LISTENER = 0x80000000
 ACCEPT_PAUSE = 0.25
 
 logger = logging.getLogger("fastws.server")
+
+
+cdef int fill_vector(iovec *vector, Outbox *box) noexcept:
+    """The first segments of ``box``, up to ``VECTOR`` of them; how many."""
+    cdef int count = box.count if box.count < VECTOR else VECTOR
+    cdef int index
+    cdef Segment *segment
+    for index in range(count):
+        segment = &box.segments[box.first + index]
+        vector[index].iov_base = address(box, segment)
+        vector[index].iov_len = segment.length
+    return count
 
 
 cdef class Poller(Carrier):
@@ -86,16 +95,34 @@ cdef class Poller(Carrier):
         self.events = <epoll_event *> malloc(BATCH * sizeof(epoll_event))
         if self.buffer == NULL or self.events == NULL:
             raise MemoryError
+        self.open_ring()
         self.epfd = epoll_create1(EPOLL_CLOEXEC)
         if self.epfd < 0:
             raise OSError(c_errno, os.strerror(c_errno))
         reactor.loop.add_reader(self.epfd, self._ready)
+
+    cdef int open_ring(self) except -1:
+        """``FASTWS_IO_URING=0``, or a system that has none for us: every connection is sent to on its own."""
+        if os.environ.get("FASTWS_IO_URING", "") == "0":
+            return 0
+        try:
+            self.ring = Ring()
+        except OSError:
+            return 0
+        self.messages = <msghdr *> calloc(RING_ROOM, sizeof(msghdr))
+        self.vectors = <iovec *> malloc(VECTORS * sizeof(iovec))
+        if self.messages == NULL or self.vectors == NULL:
+            raise MemoryError
+        self.reactor.together = self
+        return 0
 
     def __dealloc__(self):
         if self.epfd >= 0:
             close(self.epfd)
         free(self.buffer)
         free(self.events)
+        free(self.messages)
+        free(self.vectors)
 
     def close(self) -> None:
         """Stop; the connections must be gone already."""
@@ -107,6 +134,10 @@ cdef class Poller(Carrier):
             self.reactor.loop.remove_reader(self.epfd)
         close(self.epfd)
         self.epfd = -1
+        self.reactor.together = None
+        if self.ring is not None:
+            self.ring.close()
+            self.ring = None
 
     # --- listening sockets
 
@@ -248,23 +279,19 @@ cdef class Poller(Carrier):
         cdef msghdr message
         cdef ssize_t sent
         cdef size_t length
-        cdef int index, count
+        cdef int index
         while box.count:
             if box.count == 1:
                 segment = &box.segments[box.first]
                 length = segment.length
                 sent = send(core.fd, address(box, segment), length, MSG_NOSIGNAL)
             else:
-                count = box.count if box.count < VECTOR else VECTOR
-                length = 0
-                for index in range(count):
-                    segment = &box.segments[box.first + index]
-                    vector[index].iov_base = address(box, segment)
-                    vector[index].iov_len = segment.length
-                    length += segment.length
                 memset(&message, 0, sizeof(message))
                 message.msg_iov = vector
-                message.msg_iovlen = count
+                message.msg_iovlen = fill_vector(vector, box)
+                length = 0
+                for index in range(<int> message.msg_iovlen):
+                    length += vector[index].iov_len
                 sent = sendmsg(core.fd, &message, MSG_NOSIGNAL)
             if sent < 0:
                 if c_errno == EINTR:
@@ -284,6 +311,65 @@ cdef class Poller(Carrier):
             self.watch(core)
         return 0
 
+    cdef int send_together(self, list cores) except -1:
+        """Send what these have queued, in as few system calls as it takes; none may be among them twice.
+
+        Each has to be settled then: what did not leave this way is sent by ``flush()``, which also finds out why.
+        """
+        cdef Py_ssize_t looked_at = 0
+        cdef int index
+        cdef int32_t result
+        cdef Core core
+        while looked_at < len(cores):
+            looked_at = self.queue_sends(cores, looked_at)
+            for index in range(self.ring.submit()):
+                core = <Core> self.senders[index]
+                result = self.ring.results[index]
+                if result >= 0:
+                    outbox_sent(core.box, result)
+                elif result != -EAGAIN and result != -EINTR and result != NOT_TRIED:
+                    # Kept: the system tells it only once.
+                    core.fail(OSError(-result, os.strerror(-result)))
+        return 0
+
+    cdef bint can_send(self, Core core) noexcept:
+        """Whether ``flush`` would be called for ``core`` now, and the carrier is this one."""
+        return (
+            core.box != NULL
+            and core.box.count > 0
+            and <PyObject *> core.carrier == <PyObject *> self
+            and core._state != CLOSED
+            and not (core.watching or core.failed or core.overflowed)
+        )
+
+    cdef Py_ssize_t queue_sends(self, list cores, Py_ssize_t index) except -1:
+        """Queue sends for ``cores[index:]`` as far as there is room; where it ended."""
+        cdef Core core
+        cdef Outbox *box
+        cdef Segment *segment
+        cdef iovec *vector = self.vectors
+        cdef iovec *end = self.vectors + VECTORS - VECTOR
+        cdef msghdr *message
+        cdef size_t length
+        while index < len(cores) and self.ring.count < RING_ROOM and vector <= end:
+            core = <Core> cores[index]
+            index += 1
+            if not self.can_send(core):
+                continue
+            self.senders[self.ring.count] = <PyObject *> core
+            box = core.box
+            if box.count == 1:
+                segment = &box.segments[box.first]
+                length = segment.length if segment.length < LONGEST_SEND else LONGEST_SEND
+                self.ring.queue(OP_SEND, core.fd, address(box, segment), <uint32_t> length)
+                continue
+            message = &self.messages[self.ring.count]
+            message.msg_iov = vector
+            message.msg_iovlen = fill_vector(vector, box)
+            vector += message.msg_iovlen
+            self.ring.queue(OP_SENDMSG, core.fd, message, 1)
+        return index
+
     cdef int resume_writing_to(self, Core core) except -1:
         if core.box != NULL:
             return self.flush(core)
@@ -300,6 +386,7 @@ cdef class Poller(Carrier):
         if count <= 0:
             return
         self.busy = True
+        self.together = count > 1 and self.ring is not None
         try:
             self.reactor.begin_tick()
             for index in range(count):
@@ -312,20 +399,22 @@ cdef class Poller(Carrier):
         cdef uint32_t slot = <uint32_t> event.data.u64
         cdef uint32_t generation = <uint32_t> (event.data.u64 >> 32)
         cdef Core core
+        cdef bint listed                  # to be settled already, by what another one's callback did: never twice
         if slot & IS_LISTENER:
             listening = self.listeners.get(slot & ~IS_LISTENER)
             if listening is not None:
                 self.accept(<Listening> listening)
             return 0
-        if self.reactor.cores[slot] == NULL or self.reactor.generations[slot] != generation:
+        core = self.reactor.owner(slot)
+        if core is None or self.reactor.generations[slot] != generation:
             return 0
-        core = <Core> self.reactor.cores[slot]
         if core._state == CLOSED:
             return 0
         if not core.reading and event.events & (EPOLLERR | EPOLLHUP):
             return core.lost(ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET)))
         if core.reading and event.events & (EPOLLIN | EPOLLERR | EPOLLHUP):
             # Marked, so that what its own callbacks send leaves with the flush below.
+            listed = core.dirty
             core.dirty = True
             try:
                 core.carrier.read(core)
@@ -335,12 +424,14 @@ cdef class Poller(Carrier):
                     raise
                 logger.error("connection dropped", exc_info=error)
             finally:
-                core.dirty = False
+                core.dirty = listed
             self.reactor.drain_awake()
         if core._state == CLOSED:
             return 0
         if event.events & EPOLLOUT and core.watching:
             core.carrier.resume_writing_to(core)
+        if self.together and core.box != NULL and core.box.total <= WAITS_UP_TO:
+            return self.reactor.touch(core)
         return core.settle()
 
     cdef int read(self, Core core) except -1:

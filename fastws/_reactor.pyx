@@ -18,7 +18,6 @@ import time
 cimport cython
 from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING
-from cpython.object cimport PyObject
 from libc.stdint cimport uint8_t, uint32_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy
@@ -52,6 +51,7 @@ cdef class Reactor:
         self.context = copy_context()
         self.call_soon = loop.call_soon
         self.deadlines = {}
+        self.failures = {}
         self.shared = {}
         self.dirty = []
         self.awake = []
@@ -67,10 +67,10 @@ cdef class Reactor:
         self.seen = <double *> view.buf
         PyBuffer_Release(&view)
         self.ping_at = <double *> calloc(capacity, sizeof(double))
-        self.cores = <PyObject **> calloc(capacity, sizeof(PyObject *))
+        self.ping_sent = <double *> calloc(capacity, sizeof(double))
         self.generations = <uint32_t *> calloc(capacity, sizeof(uint32_t))
         self.free_slots = <uint32_t *> calloc(capacity, sizeof(uint32_t))
-        if not (self.ping_at and self.cores and self.generations and self.free_slots):
+        if not (self.ping_at and self.ping_sent and self.generations and self.free_slots):
             raise MemoryError
         self.refresh_clock()
 
@@ -81,7 +81,7 @@ cdef class Reactor:
             self.free_boxes = box.next
             outbox_free(box)
         free(self.ping_at)
-        free(self.cores)
+        free(self.ping_sent)
         free(self.generations)
         free(self.free_slots)
 
@@ -95,8 +95,8 @@ cdef class Reactor:
         cdef Core core
         cdef list found = []
         for slot in range(self.used_slots):
-            if self.cores[slot] != NULL:
-                core = <Core> self.cores[slot]
+            core = self.owner(slot)
+            if core is not None:
                 if core._state != CLOSED and (settings is None or core.settings is settings):
                     found.append(core)
         return found
@@ -117,10 +117,8 @@ cdef class Reactor:
             self.owners.append(core)
         else:
             self.owners[slot] = core
-        self.cores[slot] = <PyObject *> core
         self.generations[slot] += 1
         self.seen[slot] = self.now
-        self.ping_at[slot] = 0
         return slot
 
     @cython.final
@@ -132,7 +130,8 @@ cdef class Reactor:
         if self.ping_at[slot] != 0:
             self.ping_at[slot] = 0
             self.keepalives -= 1
-        self.cores[slot] = NULL
+        if self.ping_sent[slot] != 0:
+            self.ping_sent[slot] = 0
         self.owners[slot] = None
         self.free_slots[self.free_count] = slot
         self.free_count += 1
@@ -260,6 +259,8 @@ cdef class Reactor:
                 self.dirty = []
             budget -= len(batch)
             index = 0
+            if self.together is not None and len(batch) > 1:
+                self.together.send_together(batch)
             try:
                 while index < len(batch):
                     core = <Core> batch[index]
@@ -355,7 +356,7 @@ cdef class Reactor:
         cdef list due = []
         for slot in range(self.used_slots):
             if self.ping_at[slot] != 0 and self.ping_at[slot] <= self.now:
-                due.append(<Core> self.cores[slot])
+                due.append(self.owner(slot))
         return due
 
     def close(self) -> None:

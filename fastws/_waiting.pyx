@@ -11,6 +11,7 @@ from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
 
 from fastws._core cimport CLOSING, Core
+from fastws._inbox cimport inbox_count, inbox_free
 
 from .exceptions import ConcurrencyError
 
@@ -166,7 +167,7 @@ cdef PyObject *receive_next(PyObject *self) noexcept:
     cdef Receive awaitable = <Receive> self
     cdef Core core = awaitable.core
     cdef object message
-    if core.ring_count:
+    if inbox_count(core.inbox):
         awaitable.waiter = None
         message = core.dequeue()
         stop_with(message)
@@ -188,7 +189,8 @@ cdef PyObject *receive_wait(Receive awaitable) noexcept:
         error = ConcurrencyError("another coroutine is waiting in recv() of this connection")
         PyErr_SetObject(type(error), error)
         return NULL
-    core.free_ring()
+    inbox_free(core.inbox)
+    core.inbox = NULL
     waiter = Waiter.__new__(Waiter)
     waiter._asyncio_future_blocking = True
     waiter.core = core

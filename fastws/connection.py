@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import operator
 import os
 import socket
 import ssl
@@ -100,7 +101,10 @@ class _Details:
 
     def is_blank(self) -> bool:
         """Whether there is nothing in it worth keeping."""
-        return not any(getattr(self, name) for name in self.__slots__)
+        return not any(_all_details(self))
+
+
+_all_details = operator.attrgetter(*_Details.__slots__)
 
 
 class Connection(Core):
@@ -189,7 +193,8 @@ class Connection(Core):
         carrier = self.carrier
         if isinstance(carrier, TransportCarrier):
             return carrier.transport.get_extra_info(name)
-        sock = socket.socket(fileno=self._fileno)
+        # Its type and protocol need not be asked for.
+        sock = socket.socket(type=socket.SOCK_STREAM, proto=0, fileno=self._fileno)
         try:
             return getattr(sock, f"get{name}")()
         except OSError:

@@ -314,7 +314,7 @@ class Server:
         except Exception as error:
             self._failed(ws, "process_request", error)
             return
-        if inspect.isawaitable(answer):
+        if answer is not None and inspect.isawaitable(answer):
             # The awaitable itself: cancelled before its first step, a coroutine of ours around it
             # would leave it behind, never awaited.
             details.opening = asyncio.ensure_future(answer)

@@ -1,14 +1,12 @@
 """Plain HTTP on the gateway's port: what is not a WebSocket upgrade is answered by a Starlette app.
 
 `fastws` reads the head of a request; when it is no upgrade, it hands the connection with all bytes
-read to uvicorn's protocol. The app has no lifespan of its own: the gateway starts and stops.
+read to uvicorn's protocol (`gateway.http_server`). The app has no lifespan of its own: the gateway
+starts and stops.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
-from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +17,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
-from starlette.types import ASGIApp, Scope
-from uvicorn.config import Config as UvicornConfig
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-from uvicorn.server import ServerState
+from starlette.types import Scope
 
 from gateway.admin import Admin
 from gateway.api import api_routes
@@ -93,41 +88,3 @@ class _Pages(StaticFiles):
         response = super().file_response(*args, **kwargs)
         response.headers.update(PAGE_HEADERS)
         return response
-
-
-class HttpSide:
-    """What uvicorn's `Server` would keep: the shared state of its HTTP connections."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._config = UvicornConfig(
-            app, log_config=None, access_log=False, lifespan="off", ws="none", proxy_headers=False
-        )
-        self._config.load()
-        self._state = ServerState()
-        self.tick()
-
-    @property
-    def protocol_factory(self) -> Callable[[], asyncio.Protocol]:
-        """Makes the protocol for a connection that is handed over."""
-        return lambda: HttpToolsProtocol(self._config, self._state, {})
-
-    def tick(self) -> None:
-        """Once a second: the Date header of responses (RFC 9110 6.6.1)."""
-        date = formatdate(usegmt=True).encode()
-        self._state.default_headers = [(b"date", date), *self._config.encoded_headers]
-
-    def abort(self) -> None:
-        """Cut the connections that are left."""
-        for connection in list(self._state.connections):
-            connection.transport.abort()
-
-    def finish(self) -> None:
-        """Close idle connections, and others when their response is complete."""
-        for connection in list(self._state.connections):
-            connection.shutdown()
-
-    async def close(self) -> None:
-        """Let running responses finish, and close idle connections."""
-        self.finish()
-        while self._state.connections or self._state.tasks:  # noqa: ASYNC110, uvicorn has no event
-            await asyncio.sleep(0.02)

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from msgspec import Struct
+
 from gateway.channels.deltas import patch
 from gateway.channels.filters import TagFilter
 from gateway.channels.lagging import Lag, LagPolicy
@@ -22,22 +24,16 @@ from gateway.transports.base import GONE, Endpoint, Transport
 PLAIN = 0
 WHOLE = 1  # it takes deltas, and has no base for one yet
 DELTA = 2  # it has had the publication before
-_PLAIN, _DELTAS = (PLAIN,), (WHOLE, DELTA)
 
 
-class Audience:
+class Audience(Struct, eq=False):
     """Subscribers who get the same bytes: they came through the same door and want the same."""
 
-    __slots__ = ("endpoint", "filter", "form", "members", "positioned")
-
-    def __init__(
-        self, endpoint: Endpoint, positioned: bool, wanted: TagFilter | None, form: int
-    ) -> None:
-        self.form = form
-        self.endpoint = endpoint
-        self.positioned = positioned  # they are told when something was lost
-        self.filter = wanted
-        self.members: dict[Transport, Subscription] = {}
+    endpoint: Endpoint
+    positioned: bool  # they are told when something was lost
+    filter: TagFilter | None
+    form: int
+    members: dict[Transport, Subscription]
 
     def is_for(
         self, endpoint: Endpoint, positioned: bool, wanted: TagFilter | None, form: int
@@ -50,45 +46,29 @@ class Audience:
         )
 
 
-class Channel:
+class Channel(Struct, eq=False):
     """A channel with subscribers in this process, or one about to have the first.
 
     ``position`` is that of the newest publication which has come by here; None until there is one,
     or a subscriber who knows it.
     """
 
-    __slots__ = (
-        "base",
-        "excludes_publisher",
-        "joining",
-        "lag_policy",
-        "lagging",
-        "live",
-        "name",
-        "newcomers",
-        "position",
-        "subscribers",
-        "users",
-        "watchers",
-    )
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.live = False  # the engine delivers this channel to us
-        self.excludes_publisher = False
-        self.lag_policy: LagPolicy | None = None  # None: slow readers are closed
-        # Slow readers, for whom publications wait; they are in no audience meanwhile.
-        self.lagging: dict[Transport, Lag] | None = None
-        self.users = 0  # sessions that are in it or on their way into it
-        self.subscribers: tuple[Audience, ...] = ()
-        self.watchers: tuple[Audience, ...] = ()  # subscribers who are told of join and leave
-        self.position: StreamPosition | None = None
-        # Data of the newest publication, once somebody takes deltas: what those in `DELTA` have.
-        self.base: bytes | None = None
-        # What is published while a subscriber reads its history, for each of them.
-        self.joining: tuple[list[Publication], ...] = ()
-        # Subscribers whose history was ahead of what has come by here, and where it ended.
-        self.newcomers: tuple[tuple[Subscription, int], ...] = ()
+    name: str
+    live: bool = False  # the engine delivers this channel to us
+    excludes_publisher: bool = False
+    lag_policy: LagPolicy | None = None  # None: slow readers are closed
+    # Slow readers, for whom publications wait; they are in no audience meanwhile.
+    lagging: dict[Transport, Lag] | None = None
+    users: int = 0  # sessions that are in it or on their way into it
+    subscribers: tuple[Audience, ...] = ()
+    watchers: tuple[Audience, ...] = ()  # subscribers who are told of join and leave
+    position: StreamPosition | None = None
+    # Data of the newest publication, once somebody takes deltas: what those in `DELTA` have.
+    base: bytes | None = None
+    # What is published while a subscriber reads its history, for each of them.
+    joining: tuple[list[Publication], ...] = ()
+    # Subscribers whose history was ahead of what has come by here, and where it ended.
+    newcomers: tuple[tuple[Subscription, int], ...] = ()
 
     @property
     def num_subscribers(self) -> int:
@@ -96,46 +76,28 @@ class Channel:
         return sum(len(each.members) for each in self.subscribers) + waiting
 
 
-def _add(
-    audiences: tuple[Audience, ...],
-    subscription: Subscription,
-    positioned: bool = False,
-    wanted: TagFilter | None = None,
-    form: int = PLAIN,
-) -> tuple[Audience, ...]:
-    session = subscription.session
-    endpoint, transport = session.endpoint, session.transport
-    for audience in audiences:
-        if audience.is_for(endpoint, positioned, wanted, form):
-            audience.members[transport] = subscription
-            return audiences
-    audience = Audience(endpoint, positioned, wanted, form)
-    audience.members[transport] = subscription
-    return (*audiences, audience)
-
-
 def _enter(audiences: tuple[Audience, ...], subscription: Subscription) -> tuple[Audience, ...]:
     """Let a subscriber have what follows; a delta only from a publication that comes to it here."""
-    terms = subscription.terms
+    session, terms = subscription.session, subscription.terms
+    endpoint, positioned = session.endpoint, subscription.positioned
     form = WHOLE if terms.delta else PLAIN
-    return _add(audiences, subscription, subscription.positioned, terms.filter, form)
-
-
-def _remove(
-    audiences: tuple[Audience, ...],
-    subscription: Subscription,
-    positioned: bool = False,
-    wanted: TagFilter | None = None,
-    form: int = PLAIN,
-) -> tuple[Audience, ...]:
-    session = subscription.session
     for audience in audiences:
-        if audience.is_for(session.endpoint, positioned, wanted, form):
-            audience.members.pop(session.transport, None)
+        if audience.is_for(endpoint, positioned, terms.filter, form):
+            audience.members[session.transport] = subscription
+            return audiences
+    members = {session.transport: subscription}
+    audiences += (Audience(endpoint, positioned, terms.filter, form, members),)
+    return audiences
+
+
+def _leave(audiences: tuple[Audience, ...], subscription: Subscription) -> tuple[Audience, ...]:
+    """Take a subscriber out of the one of these that it is in, if it is."""
+    transport = subscription.session.transport
+    for audience in audiences:
+        if audience.members.pop(transport, None) is not None:
             if not audience.members:
-                if len(audiences) == 1:
-                    return ()
-                return tuple(other for other in audiences if other is not audience)
+                return tuple([other for other in audiences if other is not audience])
+            break
     return audiences
 
 
@@ -195,10 +157,10 @@ class Hub:
         With ``position`` it has everything up to there, and gets what follows without a gap.
         """
         channel, session = subscription.channel, subscription.session
-        session.subscriptions = (*session.subscriptions, subscription)
+        session.subscriptions += (subscription,)
         self.subscriptions += 1
         if subscription.terms.push_join_leave:
-            channel.watchers = _add(channel.watchers, subscription)
+            channel.watchers = _enter(channel.watchers, subscription)
         if position is not None:
             seen = channel.position
             if seen is None:
@@ -208,28 +170,33 @@ class Hub:
                 return
         channel.subscribers = _enter(channel.subscribers, subscription)
 
-    def remove(self, subscription: Subscription) -> None:
-        """Take a session out of a channel that it is in."""
+    def remove(self, subscription: Subscription) -> bool:
+        """Take a session out of a channel that it is in. True when the channel is gone with it."""
         channel, session = subscription.channel, subscription.session
+        mine = session.subscriptions
+        session.subscriptions = (
+            mine[:-1]
+            if mine[-1] is subscription
+            else tuple([other for other in mine if other is not subscription])
+        )
+        self.subscriptions -= 1
         if channel.lagging and session.transport in channel.lagging:
             del channel.lagging[session.transport]
             self.lagging -= 1
-        terms, positioned = subscription.terms, subscription.positioned
-        for form in _DELTAS if terms.delta else _PLAIN:
-            channel.subscribers = _remove(
-                channel.subscribers, subscription, positioned, terms.filter, form
-            )
+        if channel.users == 1:  # nobody else is in any of these
+            channel.subscribers = channel.watchers = channel.newcomers = ()
+            channel.users = 0
+            del self.channels[channel.name]
+            return True
+        channel.users -= 1
+        channel.subscribers = _leave(channel.subscribers, subscription)
         if channel.newcomers:
             channel.newcomers = tuple(
                 pair for pair in channel.newcomers if pair[0] is not subscription
             )
         if subscription.terms.push_join_leave:
-            channel.watchers = _remove(channel.watchers, subscription)
-        mine = session.subscriptions
-        session.subscriptions = (
-            tuple(other for other in mine if other is not subscription) if len(mine) > 1 else ()
-        )
-        self.subscriptions -= 1
+            channel.watchers = _leave(channel.watchers, subscription)
+        return False
 
     # -- what the engine brings (gateway.engines.Events)
 

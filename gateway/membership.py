@@ -36,7 +36,7 @@ from gateway.model import (
     SubscribeRequest,
     is_plain,
 )
-from gateway.session import Session, Subscription, with_channel_info
+from gateway.session import Session, Subscription, subscription_on, with_channel_info
 from gateway.stepping import start
 
 if TYPE_CHECKING:
@@ -134,30 +134,25 @@ class Membership:
         engine, info = self._engine.immediate, session.info
         if engine is None or info is None or not is_plain(request):
             return False
-        name, hub = request.channel, self._hub
-        offer = self.rules.offer(name)
+        name, rules, channels = request.channel, self.rules, self._hub.channels
+        offer = rules.offers.get(name) or rules.offer(name)
         terms = offer.subscribe[info.user != ""]
         if terms is None:
             return False
-        if session.subscriptions:
-            limit = self._client.channel_limit
-            if limit and len(session.subscriptions) >= limit:
-                return False
-            if session.find(hub.channels.get(name)) is not None:
-                return False
-        if terms.join_leave:
-            known = hub.channels.get(name)
-            if known is not None and known.watchers:
-                return False
-        channel = hub.reserve(name)
-        if not channel.live:
-            channel.excludes_publisher = offer.exclude_publisher
-            channel.lag_policy = offer.lag_policy
-            channel.live = True
-        subscription = Subscription(session, channel, terms)
+        limit = self._client.channel_limit
+        if limit and len(session.subscriptions) >= limit:
+            return False
+        channel = channels.get(name)
+        if channel is None:
+            # Live at once: nobody has to be told.
+            channel = Channel(name, True, offer.exclude_publisher, offer.lag_policy)
+            channels[name] = channel
+        elif (terms.join_leave and channel.watchers) or session.find(channel) is not None:
+            return False
+        channel.users += 1
         if terms.presence:
-            engine.presence_add_now(name, subscription.info)
-        hub.add(subscription)
+            engine.presence_add_now(name, info)
+        self._hub.add(Subscription(session, channel, terms, info))
         return True
 
     def unsubscribe_at_once(self, session: Session, name: str) -> bool:
@@ -169,7 +164,7 @@ class Membership:
         engine, terms = self._engine.immediate, subscription.terms
         if engine is None or (terms.join_leave and channel.watchers):
             return False
-        self.remove(subscription)
+        self._hub.remove(subscription)
         if terms.presence:
             engine.presence_remove_now(name, subscription.info)
         return True
@@ -293,7 +288,7 @@ class Membership:
         """
         hub, engine = self._hub, self._engine
         channel = hub.reserve(name)
-        subscription = Subscription(session, channel, terms, server_side)
+        subscription = subscription_on(terms, session, channel, server_side)
         entered = False
         try:
             if not channel.live:
@@ -400,8 +395,7 @@ class Membership:
 
         True when nobody here is in the channel any more.
         """
-        self._hub.remove(subscription)
-        return self._hub.release(subscription.channel)
+        return self._hub.remove(subscription)
 
     async def left(self, left: Iterable[tuple[Subscription, bool]]) -> None:
         """Tell the engine of subscriptions that were removed."""
@@ -501,8 +495,9 @@ class Membership:
     async def _renew(self, subscription: Subscription) -> None:
         """Let the application say whether a subscription goes on."""
         session, name = subscription.session, subscription.channel.name
+        options = self.rules.options_within(name)
         try:
-            reply = await self._app.sub_refresh(session, name)
+            reply = await self._app.sub_refresh(session, name, options)
         except Disconnected as reason:
             self._disconnect(session, reason.disconnect)
             return

@@ -82,21 +82,26 @@ class NodeCollector(Collector):
         for file, at in tls.expiries(self._node.config):
             expiry.add_metric([file], at)
         yield expiry
-        hooks = getattr(self._node.app.app, "hooks", {})
         labelled = (
             ("disconnects", "Ended client connections.", "code", counters.disconnects),
             ("limits_reached", "What was refused by a limit.", "limit", self._node.limits.reached),
             ("api_calls", "Calls of the HTTP API.", "method", counters.api_calls),
-            ("webhooks", "Webhooks called.", "event", {n: h.calls for n, h in hooks.items()}),
-            (
-                "webhooks_failed",
-                "Webhooks without a usable answer.",
-                "event",
-                {name: hook.failures for name, hook in hooks.items()},
-            ),
         )
         for name, text, label, by_label in labelled:
             family = CounterMetricFamily(f"fastws_{name}", text, labels=[label])
             for case, count in by_label.items():
                 family.add_metric([case], count)
             yield family
+        yield from self._webhooks()
+
+    def _webhooks(self) -> Iterator[Metric]:
+        """Labels are names of the configuration, and nothing that a client says."""
+        labels = ["event", "proxy"]
+        called = CounterMetricFamily("fastws_webhooks", "Webhooks called.", labels=labels)
+        failed = CounterMetricFamily(
+            "fastws_webhooks_failed", "Webhooks without a usable answer.", labels=labels
+        )
+        for hook in getattr(self._node.app.app, "all_hooks", ()):
+            called.add_metric([hook.event, hook.proxy], hook.calls)
+            failed.add_metric([hook.event, hook.proxy], hook.failures)
+        yield from (called, failed)

@@ -16,6 +16,7 @@ from gateway.admission import Admission
 from gateway.app import App, NoApp
 from gateway.app.calls import AppCalls
 from gateway.app.farewells import Farewells
+from gateway.app.methods import MethodRules
 from gateway.auth import (
     Revocations,
     TokenVerifier,
@@ -91,6 +92,7 @@ class Node:
         self.clock = clock
         self.wall = wall
         self.rules = ChannelRules(config)
+        self.methods = MethodRules(config.rpc)
         self.tokens, self.subscription_tokens = self._verifiers(config)
         self.admission = Admission(self)
         self.administration = Administration(self)
@@ -126,6 +128,7 @@ class Node:
         self.config = config
         self.tokens, self.subscription_tokens = tokens, subscription_tokens
         self.rules = ChannelRules(config)
+        self.methods = MethodRules(config.rpc)
         self.limits.reload(config.client)
         self.members.reload(config, self.rules, subscription_tokens)
 
@@ -239,7 +242,7 @@ class Node:
             options = self.rules.check(name)
             info = session.info
             if options.publish_proxy_enabled:
-                data, skips = await self.app.publish(session, name, data)
+                data, skips = await self.app.publish(session, name, data, options)
                 skip_history = skip_history or skips
             subscription = None
             if session.subscriptions:
@@ -253,6 +256,9 @@ class Node:
         self.counters.publications += 1
         history = None if skip_history else history_settings(options)
         publication = Publication(data, info, 0, tags, delta or options.delta_publish)
+        engine = self.engine.immediate
+        if engine is not None:
+            return engine.publish_now(name, publication, history, once)
         return await self.engine.publish(name, publication, history, once)
 
     def publish_at_once(self, session: Session, name: str, data: Raw) -> bool:
@@ -264,7 +270,7 @@ class Node:
         engine = self.engine.immediate
         if engine is None:
             return False
-        offer = self.rules.offer(name)
+        offer = self.rules.offers.get(name) or self.rules.offer(name)
         info = session.info
         assert info is not None, "the client has connected"
         may = offer.publish
@@ -286,9 +292,7 @@ class Node:
 
     async def rpc(self, session: Session, method: str, data: Raw | UnsetType) -> Raw | UnsetType:
         """Ask the application. Raises `Refused`: 104 when there is none, or what it says."""
-        if not self.app.handles("rpc"):
-            raise Refused(codes.METHOD_NOT_FOUND)
-        return await self.app.rpc(session, method, data)
+        return await self.app.rpc(session, method, data, self.methods.proxy(method))
 
     def send(self, session: Session, data: Raw) -> None:
         """Send a message to one client, outside of any channel."""

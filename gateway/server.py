@@ -17,13 +17,16 @@ import fastws
 from gateway import codes, systemd, tls
 from gateway.addresses import ClientAddresses, Forwarded
 from gateway.admin import Admin
-from gateway.app import App, NoApp
+from gateway.api import make_door
+from gateway.app import App
+from gateway.app.webhooks import Webhooks
 from gateway.auth.handshake import OriginCheck, select_subprotocol, token_of
 from gateway.collector import Collector
-from gateway.config import Config, HttpServer, Proxy
+from gateway.config import Config, HttpServer
 from gateway.engines import MemoryEngine
 from gateway.heartbeat import Heartbeat
-from gateway.http import WEBSOCKET_PATH, HttpSide, make_app
+from gateway.http import WEBSOCKET_PATH, make_app
+from gateway.http_server import HttpSide
 from gateway.listening import Place
 from gateway.node import Node
 from gateway.protocols.centrifuge import CentrifugeJson
@@ -45,14 +48,13 @@ SWEEP_PERIOD = 0.25
 DRAIN_PERIOD = 0.1
 
 # Sections that take effect at a start only. Of the others, the heartbeat's times, the queue's size
-# and the webhooks do too.
+# and the rate of disconnect events do too.
 FIXED = (
     "dev",
     "http_server",
     "http_api",
     "admin",
     "websocket",
-    "rpc",
     "engine",
     "opentelemetry",
     "log",
@@ -75,7 +77,8 @@ class Gateway:
         span_exporter: SpanExporter | None = None,
     ) -> None:
         self.config = config
-        self.app = app if app is not None else _webhooks(config)
+        self._webhooks = Webhooks(config)
+        self.app = app if app is not None else self._webhooks
         engine = MemoryEngine(meta_ttl=config.channel.history_meta_ttl)
         self.node = Node(config, engine, app=self.app)
         self._collector = Collector()
@@ -92,9 +95,12 @@ class Gateway:
             Forwarded(
                 make_app(self.node, internal=not self._has_internal, admin=self.admin),
                 self._addresses,
-            )
+            ),
+            None if self._has_internal else make_door(self.node),
         )
-        self._internal_http = HttpSide(make_app(self.node, public=False, admin=self.admin))
+        self._internal_http = HttpSide(
+            make_app(self.node, public=False, admin=self.admin), make_door(self.node)
+        )
         self._server: fastws.Server | None = None
         self._internal: fastws.Server | None = None
         self._places: list[Place] = []
@@ -240,6 +246,7 @@ class Gateway:
         config = structs.replace(config, **{**kept, "http_server": server})
         contexts = tls.make_contexts(config)
         self.node.reload(config)
+        self._webhooks.reload(config)  # in the same step as the rules that name them
         if fixed:
             log.warning("needs a restart", sections=fixed)
         self.config = config
@@ -372,13 +379,3 @@ def _with_tls_of(old: HttpServer, new: HttpServer) -> HttpServer:
         if getattr(old, name).enabled and getattr(new, name).enabled:
             changes[name] = getattr(new, name)
     return structs.replace(old, **changes)
-
-
-def _webhooks(config: Config) -> App:
-    proxies = (config.client.proxy, config.channel.proxy, config.rpc)
-    hooks = [getattr(each, name) for each in proxies for name in each.__struct_fields__]
-    if not any(hook.enabled for hook in hooks if isinstance(hook, Proxy)):
-        return NoApp()
-    from gateway.app.webhooks import Webhooks  # needs aiohttp, which others do not
-
-    return Webhooks(config)

@@ -26,31 +26,32 @@ class Credentials(Struct, frozen=True):
     by_app: bool = False  # it was the application
 
 
-class Subscription:
+class Subscription(Struct, eq=False):
     """A session in a channel. Its ``terms`` may be shared with others, and do not change."""
 
-    __slots__ = (
-        "channel",
-        "expire_at",
-        "info",
-        "positioned",
-        "server_side",
-        "session",
-        "terms",
-    )
+    session: Session
+    channel: Channel
+    terms: Grant
+    info: ClientInfo  # as it is seen in the channel
+    server_side: bool = False  # the client did not ask for it
+    positioned: bool = False
+    expire_at: float = 0.0  # Unix time; 0 for never
 
-    def __init__(
-        self, session: Session, channel: Channel, terms: Grant, server_side: bool = False
-    ) -> None:
-        info = session.info
-        assert info is not None, "the client has connected"
-        self.session = session
-        self.channel = channel
-        self.terms = terms
-        self.server_side = server_side  # the client did not ask for it
-        self.positioned = terms.positioning or terms.recovery
-        self.expire_at = terms.expire_at
-        self.info = info if terms.info is UNSET else with_channel_info(info, terms.info)
+
+def subscription_on(
+    terms: Grant, session: Session, channel: Channel, server_side: bool
+) -> Subscription:
+    """A subscription of a client that has connected."""
+    assert session.info is not None, "the client has connected"
+    return Subscription(
+        session,
+        channel,
+        terms,
+        with_channel_info(session.info, terms.info),
+        server_side,
+        terms.positioning or terms.recovery,
+        terms.expire_at,
+    )
 
 
 def with_channel_info(info: ClientInfo, chan_info: Raw | UnsetType) -> ClientInfo:

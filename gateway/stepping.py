@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import types
 from collections.abc import Callable, Coroutine, Generator
+from contextvars import Context
 from functools import partial
 from typing import Any
 
@@ -21,20 +22,25 @@ _running: set[asyncio.Task[None]] = set()  # the loop keeps only weak references
 
 
 def start(
-    work: Coroutine[Any, Any, None], before_wait: Callable[[], None] | None = None
+    work: Coroutine[Any, Any, None],
+    before_wait: Callable[[], None] | None = None,
+    context: Context | None = None,
 ) -> asyncio.Task[None] | None:
     """Run ``work``. Returns None when it is done, or the task that does the rest.
 
-    ``before_wait`` is called before each wait, to let go of what has been put aside so far.
+    ``before_wait`` is called before each wait, to let go of what has been put aside so far. In
+    ``context`` all of it runs; without one, the task gets a copy of the caller's, as any task.
     Exceptions of the part that runs at once are raised here, later ones end in the task.
     """
     try:
-        waiting_for = work.send(None)
+        waiting_for = work.send(None) if context is None else context.run(work.send, None)
     except StopIteration:
         return None
     if before_wait is not None:
         before_wait()
-    task = asyncio.get_running_loop().create_task(_rest(work, waiting_for, before_wait))
+    task = asyncio.get_running_loop().create_task(
+        _rest(work, waiting_for, before_wait), context=context
+    )
     _running.add(task)
     task.add_done_callback(_running.discard)
     return task

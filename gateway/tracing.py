@@ -41,6 +41,8 @@ _NO_SPAN = contextlib.nullcontext(Span())
 class Tracing:
     """No tracing: what everything is until `make_tracing` says otherwise."""
 
+    records = False
+
     def serve(self, name: str, headers: Mapping[str, str]) -> AbstractContextManager[Span]:
         """Around a request that came with these headers (names in lower case)."""
         return _NO_SPAN
@@ -93,6 +95,8 @@ class _RecordedSpan(Span):
 
 class _OpenTelemetry(Tracing):
     """Spans by the SDK, in a provider of our own: nothing global is touched."""
+
+    records = True
 
     def __init__(self, instance: str, exporter: SpanExporter | None) -> None:
         from opentelemetry.sdk.resources import OTELResourceDetector, Resource

@@ -15,19 +15,10 @@ import pytest
 from bench.certificate import certificate
 from bench.generator import percentile
 from bench.load import main
-from bench.native import program
 from bench.process import BenchError, free_port, peer_command, run_load, server
+from bench.tests.conftest import Limit
 
 _QUICK = ["--seconds", "0.4", "--warmup", "0.1", "--quiet", "--timeout", "5"]
-
-
-@pytest.fixture(scope="module")
-def echo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, int]]:
-    """Port and process of the limit."""
-    port = free_port()
-    log = tmp_path_factory.mktemp("bench") / "limit.log"
-    with server([program("echo_limit"), "--port", str(port)], port, log) as pid:
-        yield port, pid
 
 
 def _measured(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, object]:
@@ -43,9 +34,9 @@ def _complaint(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 
 @pytest.mark.parametrize("kind", ["binary", "ascii", "latin", "cjk", "emoji"])
 def test_it_counts_echoes_of_every_kind(
-    kind: str, echo: tuple[int, int], capsys: pytest.CaptureFixture[str]
+    kind: str, limit: Limit, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    url, pid = f"ws://127.0.0.1:{echo[0]}/", str(echo[1])
+    url, pid = f"ws://127.0.0.1:{limit.port}/", str(limit.pid)
     told = _measured(capsys, url, "-k", kind, "-c", "7", "-n", "3", "--pid", pid)
     assert told["count"] > 100  # type: ignore[operator]
     assert (told["mismatches"], told["lost"], told["failures"]) == (0, 0, 0)
@@ -53,9 +44,9 @@ def test_it_counts_echoes_of_every_kind(
 
 
 def test_several_processes_share_connections_and_rate(
-    echo: tuple[int, int], capsys: pytest.CaptureFixture[str]
+    limit: Limit, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    url = f"ws://127.0.0.1:{echo[0]}/"
+    url = f"ws://127.0.0.1:{limit.port}/"
     told = _measured(capsys, url, "-c", "11", "-p", "3", "-r", "900")
     assert told["processes"] == len(told["load_cpu"]) == 3  # type: ignore[arg-type]
     assert told["per_second"] == pytest.approx(900, rel=0.15)
@@ -110,16 +101,14 @@ def test_what_is_unanswered_at_the_end_counts(tmp_path: Path) -> None:
 
 
 def test_it_says_when_it_is_the_limit_itself(
-    echo: tuple[int, int], capsys: pytest.CaptureFixture[str]
+    limit: Limit, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    told = _measured(capsys, f"ws://127.0.0.1:{echo[0]}/", "-r", "20000000")
+    told = _measured(capsys, f"ws://127.0.0.1:{limit.port}/", "-r", "20000000")
     assert told["load_saturated"] is True
 
 
-def test_handshakes_and_idle_connections(
-    echo: tuple[int, int], capsys: pytest.CaptureFixture[str]
-) -> None:
-    url = f"ws://127.0.0.1:{echo[0]}/"
+def test_handshakes_and_idle_connections(limit: Limit, capsys: pytest.CaptureFixture[str]) -> None:
+    url = f"ws://127.0.0.1:{limit.port}/"
     assert _measured(capsys, url, "-m", "handshake", "-c", "8")["count"] > 10  # type: ignore[operator]
     assert _measured(capsys, url, "-m", "idle", "-c", "8")["lost"] == 0
 
@@ -141,9 +130,9 @@ def test_tls_checks_the_certificate_unless_told_otherwise(
 
 
 def test_deflate_needs_a_server_that_agrees(
-    tmp_path: Path, echo: tuple[int, int], capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, limit: Limit, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert "deflate" in _complaint(capsys, f"ws://127.0.0.1:{echo[0]}/", "--deflate")
+    assert "deflate" in _complaint(capsys, f"ws://127.0.0.1:{limit.port}/", "--deflate")
     port = free_port()
     command = peer_command("fastws_listener", port, features=("deflate",))
     with server(command, port, tmp_path / "log"):
@@ -184,12 +173,12 @@ def test_a_web_page_is_no_websocket(tmp_path: Path, capsys: pytest.CaptureFixtur
         assert "is not a WebSocket" in _complaint(capsys, f"ws://127.0.0.1:{port}/")
 
 
-def test_an_interrupt_ends_early_and_reports(echo: tuple[int, int]) -> None:
+def test_an_interrupt_ends_early_and_reports(limit: Limit) -> None:
     command = [
         sys.executable,
         "-m",
         "bench.load",
-        f"ws://127.0.0.1:{echo[0]}/",
+        f"ws://127.0.0.1:{limit.port}/",
         "-t",
         "60",
         "--json",

@@ -20,8 +20,8 @@ import pytest
 from bench.certificate import certificate
 from bench.deflate import NO_TAKEOVER, TAKEOVER, check_echo, messages, messages_file
 from bench.dialects import CENTRIFUGE, push_size, subscribe_commands
-from bench.native import program
 from bench.process import BenchError, free_port, peer_command, run_load, server
+from bench.tests.conftest import Limit
 
 _KEY = "dGhlIHNhbXBsZSBub25jZQ=="  # RFC 6455 1.3
 _ACCEPT = b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
@@ -64,17 +64,8 @@ def _read(client: socket.socket, size: int) -> bytes:
     return bytes(parts)
 
 
-@pytest.fixture(scope="module")
-def limit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    """Port of a running limit."""
-    port = free_port()
-    log = tmp_path_factory.mktemp("bench") / "limit.log"
-    with server([program("echo_limit"), "--port", str(port)], port, log):
-        yield port
-
-
 @pytest.mark.parametrize("seed", range(8))
-def test_limit_echoes_frames_however_they_are_cut(limit: int, seed: int) -> None:
+def test_limit_echoes_frames_however_they_are_cut(limit: Limit, seed: int) -> None:
     chance = random.Random(seed)
     sent, wanted = bytearray(), bytearray()
     for _ in range(60):
@@ -85,7 +76,7 @@ def test_limit_echoes_frames_however_they_are_cut(limit: int, seed: int) -> None
         if chance.random() < 0.2:
             sent += _frame(0x89, payload[:20], chance.randbytes(4))
             wanted += _frame(0x8A, payload[:20], None)
-    with closing(_connect(limit)) as client:
+    with closing(_connect(limit.port)) as client:
         position, got = 0, bytearray()
         while position < len(sent):
             step = chance.choice([1, 2, 3, 7, 100, 5000, 100_000, 400_000])
@@ -102,16 +93,16 @@ def test_limit_echoes_frames_however_they_are_cut(limit: int, seed: int) -> None
         assert got == wanted
 
 
-def test_limit_keeps_what_a_slow_client_does_not_read(limit: int) -> None:
+def test_limit_keeps_what_a_slow_client_does_not_read(limit: Limit) -> None:
     payload = os.urandom(3_000_000)
-    with closing(_connect(limit)) as client:
+    with closing(_connect(limit.port)) as client:
         client.sendall(_frame(0x82, payload, b"abcd"))
         wanted = _frame(0x82, payload, None)
         assert _read(client, len(wanted)) == wanted
 
 
-def test_limit_answers_a_close_and_ends(limit: int) -> None:
-    with closing(_connect(limit)) as client:
+def test_limit_answers_a_close_and_ends(limit: Limit) -> None:
+    with closing(_connect(limit.port)) as client:
         client.sendall(_frame(0x88, b"\x03\xe8", b"abcd"))
         assert _read(client, 100) == b"\x88\x02\x03\xe8"
 
@@ -126,8 +117,8 @@ def test_limit_answers_a_close_and_ends(limit: int) -> None:
         pytest.param(b"\x82\xff" + b"\xff" * 8 + b"abcd", id="length with the top bit"),
     ],
 )
-def test_limit_refuses_broken_frames(limit: int, frame: bytes) -> None:
-    with closing(_connect(limit)) as client:
+def test_limit_refuses_broken_frames(limit: Limit, frame: bytes) -> None:
+    with closing(_connect(limit.port)) as client:
         client.sendall(frame)
         assert _read(client, 100) == b"\x88\x02\x03\xea"
 

@@ -60,6 +60,7 @@ from tests.fastws.reference import BINARY, CLOSE, CONT, PING, PONG, TEXT  # noqa
 MAX_SIZE = 3000
 HIGH, LOW = 300, 50  # of the write buffers
 MAX_BACKLOG = 4000
+FRAME_COST = 64  # that a queued frame counts for besides its bytes
 LIMITS: dict[str, Any] = {
     "max_size": MAX_SIZE,
     "max_fragments": 5,
@@ -763,7 +764,7 @@ class Machine:
             assert messages == self.user.sent, "something was not sent before the close frame"
 
     def overflowed(self) -> bool:
-        total = sum(len(message) for message in self.user.sent)
+        total = sum(len(message) + FRAME_COST for message in self.user.sent)
         return total > MAX_BACKLOG // 2
 
     def frames(self, stream: bytes) -> tuple[list[str | bytes], bool]:

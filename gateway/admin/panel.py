@@ -17,6 +17,7 @@ import ipaddress
 import math
 import os
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -41,6 +42,9 @@ log = structlog.get_logger("gateway.admin")
 
 STATIC = Path(__file__).parents[1] / "static"
 PAGES = STATIC / "admin"
+
+# Files of the demo page that are the admin page's too, which may be on another port.
+SHARED = ("icon.svg", "base.css")
 
 COOKIE = "fastws_admin"
 
@@ -133,7 +137,7 @@ class Admin:
             route("history", self._history),
             route("call/{method}", self._call, "POST"),
             Route("/api/{path:path}", self._open_to_all(_nothing)),
-            Route("/icon.svg", _icon),
+            *(Route(f"/{name}", partial(_shared, name)) for name in SHARED),
             Mount("/", _Pages(directory=PAGES, html=True, check_dir=False)),
         ]
         return [Route("/admin", _with_slash), Mount("/admin", routes=inside)]
@@ -311,8 +315,8 @@ class _Pages(StaticFiles):
         return response
 
 
-async def _icon(request: Request) -> Response:
-    return FileResponse(STATIC / "icon.svg", headers={**HEADERS, "Cache-Control": "no-cache"})
+async def _shared(name: str, request: Request) -> Response:
+    return FileResponse(STATIC / name, headers={**HEADERS, "Cache-Control": "no-cache"})
 
 
 async def _with_slash(request: Request) -> Response:
@@ -340,7 +344,7 @@ def _bad(what: str) -> Failure:
 
 
 async def _body(request: Request, limit: int) -> bytes:
-    body = await read_body(request, limit)
+    body = await read_body(request.receive, limit)
     if body is None:
         raise TooLarge(f"the request has more than {limit} bytes")
     return body

@@ -8,15 +8,18 @@ to a method: 400 not JSON or of a wrong type, 401 no key, 404 no such method, 41
 from __future__ import annotations
 
 import hmac
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, TypeAlias
 
 import msgspec
 import structlog
 from msgspec import Raw, Struct
-from starlette.requests import Request
+from starlette.datastructures import Headers
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from gateway import codes
 from gateway.api.methods import METHODS, Api, bind
@@ -25,6 +28,8 @@ from gateway.codes import Error, Refused
 from gateway.node import Node
 
 log = structlog.get_logger("gateway.api")
+
+_Work: TypeAlias = Callable[[bytes], Awaitable[bytes]]  # what is done with a body
 
 _encode = msgspec.json.Encoder().encode
 _decoders = {name: msgspec.json.Decoder(request) for name, (request, _) in METHODS.items()}
@@ -52,103 +57,138 @@ _batch = msgspec.json.Decoder(BatchRequest)
 _old = msgspec.json.Decoder(OldCommand)
 
 
+def make_door(node: Node) -> Door | None:
+    """The API; None without a key."""
+    return Door(node) if node.config.http_api.key else None
+
+
 def api_routes(node: Node) -> list[Route]:
     """The routes of the API; none without a key."""
-    settings = node.config.http_api
-    if not settings.key:
+    door = make_door(node)
+    if door is None:
         return []
-    door = _Door(node, Api(node))
 
     async def openapi(request: Request) -> Response:
-        return _json(_encode(describe()))
+        return Response(_encode(describe()), media_type="application/json")
 
     return [
-        Route("/api", door.old, methods=["POST"]),
-        Route("/api/batch", door.batch, methods=["POST"]),
+        Route("/api", door, methods=["POST"]),
+        Route("/api/batch", door, methods=["POST"]),
         Route("/api/openapi.json", openapi),
-        Route("/api/{method}", door.call, methods=["POST"]),
+        Route("/api/{method}", door, methods=["POST"]),
     ]
 
 
-def _json(body: bytes, status: int = 200) -> Response:
-    return Response(body, status, media_type="application/json")
+async def read_body(receive: Receive, limit: int) -> bytes | None:
+    """The body of a request, or None if it has more bytes than the limit.
 
-
-def _failure(error: Error, status: int = 200) -> Response:
-    return _json(_encode({"error": error}), status)
-
-
-async def read_body(request: Request, limit: int) -> bytes | None:
-    """The body of a request, or None if it has more bytes than the limit."""
-    parts, size = [], 0
-    async for part in request.stream():
+    Raises `ClientDisconnect`.
+    """
+    parts, size, more = [], 0, True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        part = message.get("body", b"")
         size += len(part)
         if size > limit:
             return None
         parts.append(part)
+        more = message.get("more_body", False)
     return b"".join(parts)
 
 
-class _Door:
-    """Turns HTTP requests into calls."""
+def _failure(error: Error) -> bytes:
+    return _encode({"error": error})
 
-    def __init__(self, node: Node, api: Api) -> None:
+
+_TYPE = (b"content-type", b"application/json")
+_METHOD = "/api/{method}"
+
+
+class Door:
+    """Turns HTTP requests into calls: an ASGI app.
+
+    It knows its paths itself and asks for nothing but a body and a few headers, as a router and its
+    objects for requests and responses cost several times what a call does.
+    """
+
+    def __init__(self, node: Node) -> None:
         self._node = node
-        self._calls = Calls(node, api)
+        self._calls = Calls(node, Api(node))
         self._key = node.config.http_api.key.encode()
         self._limit = node.config.http_api.body_size_limit
+        self._works: dict[str, tuple[str, _Work]] = {
+            "/api": ("/api", self._old),
+            "/api/batch": ("/api/batch", self._batch),
+            **{f"/api/{name}": (_METHOD, partial(self._call, name)) for name in METHODS},
+        }
 
-    # -- endpoints
+    def takes(self, scope: Mapping[str, object]) -> bool:
+        """Whether a request is for a method that there is, so that no router has to be asked."""
+        return scope["path"] in self._works and scope["method"] == "POST"
 
-    async def call(self, request: Request) -> Response:
-        return await self._traced("/api/{method}", request, self._call)
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            status, content = await self.answer(scope, receive)
+        except ClientDisconnect:
+            return
+        await self.respond(send, status, content)
 
-    async def batch(self, request: Request) -> Response:
-        return await self._traced("/api/batch", request, self._batch)
+    async def respond(self, send: Send, status: int, content: bytes) -> None:
+        """Send what `answer` has given."""
+        headers = [_TYPE, (b"content-length", b"%d" % len(content))]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": content})
 
-    async def old(self, request: Request) -> Response:
-        return await self._traced("/api", request, self._old)
+    async def answer(
+        self, scope: Scope, receive: Receive, body: bytes | None = None
+    ) -> tuple[int, bytes]:
+        """The status and the JSON of a response. Raises `ClientDisconnect`.
 
-    async def _traced(
-        self, route: str, request: Request, work: Callable[[Request, bytes], Awaitable[bytes]]
-    ) -> Response:
-        with self._node.tracing.serve(f"POST {route}", request.headers) as span:
+        ``body`` is there if it need not be received.
+        """
+        route, work = self._works.get(scope["path"], (_METHOD, None))
+        tracing = self._node.tracing
+        if not tracing.records:
+            return await self._answer(work, scope, receive, body)
+        with tracing.serve(f"POST {route}", Headers(scope=scope)) as span:
             span.set("http.request.method", "POST")
             span.set("http.route", route)
-            response = await self._answer(request, work)
-            span.set("http.response.status_code", response.status_code)
-            return response
+            status, content = await self._answer(work, scope, receive, body)
+            span.set("http.response.status_code", status)
+            return status, content
 
     async def _answer(
-        self, request: Request, work: Callable[[Request, bytes], Awaitable[bytes]]
-    ) -> Response:
-        if not self._knows(request):
-            return _failure(codes.UNAUTHORIZED, 401)
-        method = request.path_params.get("method")
-        if method is not None and method not in METHODS:
-            return _failure(codes.METHOD_NOT_FOUND, 404)
-        body = await read_body(request, self._limit)
+        self, work: _Work | None, scope: Scope, receive: Receive, body: bytes | None
+    ) -> tuple[int, bytes]:
+        if not self._knows(scope["headers"]):
+            return 401, _failure(codes.UNAUTHORIZED)
+        if work is None:
+            return 404, _failure(codes.METHOD_NOT_FOUND)
         if body is None:
-            return _failure(Error(codes.BAD_REQUEST.code, "the request is too large"), 413)
+            body = await read_body(receive, self._limit)
+        if body is None or len(body) > self._limit:
+            return 413, _failure(Error(codes.BAD_REQUEST.code, "the request is too large"))
         try:
-            return _json(await work(request, body))
+            return 200, await work(body)
         except BadBody as fault:
-            return _failure(Error(codes.BAD_REQUEST.code, f"bad request: {fault}"), 400)
+            return 400, _failure(Error(codes.BAD_REQUEST.code, f"bad request: {fault}"))
 
-    def _knows(self, request: Request) -> bool:
-        key = request.headers.get("x-api-key")
+    def _knows(self, headers: Sequence[tuple[bytes, bytes]]) -> bool:
+        key = _header(headers, b"x-api-key")
         if key is None:
-            scheme, _, key = request.headers.get("authorization", "").partition(" ")
+            scheme, _, key = (_header(headers, b"authorization") or "").partition(" ")
             if scheme.lower() != "apikey":
                 return False
         return hmac.compare_digest(key.encode(), self._key)
 
     # -- what they do
 
-    async def _call(self, request: Request, body: bytes) -> bytes:
-        return _encode(await self._calls.run(request.path_params["method"], body))
+    async def _call(self, method: str, body: bytes) -> bytes:
+        return _encode(await self._calls.run(method, body))
 
-    async def _batch(self, request: Request, body: bytes) -> bytes:
+    async def _batch(self, body: bytes) -> bytes:
         replies = []
         for command in _decode(_batch, body).commands:
             if len(command) != 1:
@@ -158,12 +198,21 @@ class _Door:
             replies.append({method: reply["result"]} if "result" in reply else reply)
         return _encode({"replies": replies})
 
-    async def _old(self, request: Request, body: bytes) -> bytes:
+    async def _old(self, body: bytes) -> bytes:
         commands = [_decode(_old, line) for line in body.split(b"\n") if line.strip()]
         if not commands:
             raise BadBody("no command")
         replies = [await self._calls.run(each.method, bytes(each.params)) for each in commands]
         return b"\n".join(map(_encode, replies))
+
+
+def _header(headers: Sequence[tuple[bytes, bytes]], wanted: bytes) -> str | None:
+    """The first header of this name, which the server has in lower case."""
+    for name, value in headers:
+        if name == wanted:
+            return value.decode("latin-1")
+    return None
+
 
 class Calls:
     """Calls methods by their names, with requests as bytes."""
@@ -178,7 +227,10 @@ class Calls:
             return {"error": codes.METHOD_NOT_FOUND}
         request = _decode(_decoders[method], arguments or b"{}")
         self._node.counters.api_calls[method] += 1
-        with self._node.tracing.call(method) as span:
+        tracing = self._node.tracing
+        if not tracing.records:
+            return await self._reply(method, request)
+        with tracing.call(method) as span:
             reply = await self._reply(method, request)
             if "error" in reply:
                 span.fail(str(reply["error"].code))

@@ -7,7 +7,7 @@ import re
 from collections.abc import Awaitable, Callable, Collection
 from typing import Any, get_type_hints
 
-from msgspec import Raw, UnsetType
+from msgspec import UNSET, Raw, UnsetType
 
 from gateway import __version__, codes
 from gateway.api.messages import (
@@ -85,9 +85,11 @@ class Api:
     async def _publish(
         self, request: PublishRequest | BroadcastRequest, channel: str
     ) -> PublishResult:
-        data = _payload(request.data, request.b64data)
-        if isinstance(request.data, Raw) and not request.b64data:
-            data = one_line(request.data)  # null is something to publish
+        data = request.data
+        if request.b64data:
+            data = _payload(UNSET, request.b64data)
+        elif isinstance(data, Raw):
+            data = one_line(data)  # null is something to publish
         if isinstance(data, UnsetType):
             raise Refused(codes.BAD_REQUEST)
         once = None

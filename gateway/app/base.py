@@ -49,6 +49,10 @@ class App:
         """Whether the application is to be asked: "connect", "subscribe" and so on."""
         return getattr(type(self), event) is not getattr(App, event)
 
+    def behind(self, proxy: str) -> App:
+        """Who is asked where a namespace names a proxy. An application in the process is all."""
+        return self
+
     async def connect(self, event: ConnectEvent, headers: Headers) -> ConnectReply:
         raise Refused(NOT_AVAILABLE)
 

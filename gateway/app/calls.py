@@ -20,6 +20,7 @@ from gateway.app.events import (
 )
 from gateway.auth.tokens import ConnectionClaims, SubscribeOptions, payload
 from gateway.channels.grants import Grant, Source, grant
+from gateway.codes import METHOD_NOT_FOUND, Refused
 from gateway.config import ChannelOptions
 from gateway.model import SubscribeRequest
 from gateway.session import Session
@@ -85,14 +86,17 @@ class AppCalls:
             channel=request.channel,
             data=request.data,
         )
-        reply = await _own_task(self.app.subscribe(event, session.headers))
+        app = self.app.behind(options.subscribe_proxy_name)
+        reply = await _own_task(app.subscribe(event, session.headers))
         terms = grant(options, Source.SUBSCRIBE_PROXY, reply.override)
         terms.info = content(reply.info, reply.b64info)
         terms.data = content(reply.data, reply.b64data)
         terms.expire_at = reply.expire_at
         return terms
 
-    async def sub_refresh(self, session: Session, channel: str) -> RefreshReply:
+    async def sub_refresh(
+        self, session: Session, channel: str, options: ChannelOptions
+    ) -> RefreshReply:
         """Whether a subscription goes on."""
         event = SubRefreshEvent(
             client=session.id,
@@ -101,9 +105,12 @@ class AppCalls:
             meta=_meta(session),
             channel=channel,
         )
-        return await _own_task(self.app.sub_refresh(event, session.headers))
+        app = self.app.behind(options.sub_refresh_proxy_name)
+        return await _own_task(app.sub_refresh(event, session.headers))
 
-    async def publish(self, session: Session, channel: str, data: Raw) -> tuple[Raw, bool]:
+    async def publish(
+        self, session: Session, channel: str, data: Raw, options: ChannelOptions
+    ) -> tuple[Raw, bool]:
         """What is published for a client, and whether the history is to leave it out."""
         event = PublishEvent(
             client=session.id,
@@ -113,12 +120,21 @@ class AppCalls:
             channel=channel,
             data=data,
         )
-        reply = await _own_task(self.app.publish(event, session.headers))
+        app = self.app.behind(options.publish_proxy_name)
+        reply = await _own_task(app.publish(event, session.headers))
         changed = content(reply.data, reply.b64data)
         return data if isinstance(changed, UnsetType) else changed, reply.skip_history
 
-    async def rpc(self, session: Session, method: str, data: Raw | UnsetType) -> Raw | UnsetType:
-        """The answer to a question of a client."""
+    async def rpc(
+        self, session: Session, method: str, data: Raw | UnsetType, proxy: str
+    ) -> Raw | UnsetType:
+        """The answer to a question of a client, by the proxy of this name.
+
+        Raises `Refused`: 104 when nobody is there to answer.
+        """
+        app = self.app.behind(proxy)
+        if not app.handles("rpc"):
+            raise Refused(METHOD_NOT_FOUND)
         event = RpcEvent(
             client=session.id,
             address=session.address,
@@ -127,7 +143,7 @@ class AppCalls:
             method=method,
             data=data,
         )
-        reply = await _own_task(self.app.rpc(event, session.headers))
+        reply = await _own_task(app.rpc(event, session.headers))
         return content(reply.data, reply.b64data)
 
 

@@ -3,20 +3,22 @@
 The answer is ``{"result": …}``, ``{"error": {"code", "message", "temporary"}}`` or ``{"disconnect":
 {"code", "reason"}}``. While the backend is down or slow, clients get error 100, which their SDKs
 try again; after some failures in a row it is left alone for a while, so that neither waits.
+
+Each event has one endpoint; namespaces may name a proxy instead, which has an endpoint of its own.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from typing import Any, TypeVar
+from collections.abc import Awaitable, Callable, Iterator
+from typing import TYPE_CHECKING, TypeVar
 
-import aiohttp
 import msgspec
 import structlog
 from msgspec import UNSET, Raw, Struct, UnsetType
 
-from gateway.app.base import App, Headers
+from gateway.app.base import App, Headers, NoApp
+from gateway.app.endpoints import Endpoint, WebhookFailed
 from gateway.app.events import (
     ConnectEvent,
     ConnectReply,
@@ -32,24 +34,18 @@ from gateway.app.events import (
     SubscribeEvent,
     SubscribeReply,
 )
-from gateway.codes import Disconnect, Disconnected, Error, Refused
-from gateway.config import Config, Proxy
+from gateway.codes import NOT_AVAILABLE, Disconnect, Disconnected, Error, Refused
+from gateway.config import DEFAULT_PROXY, Config, ProxyOptions
+from gateway.config.proxies import choices, event_proxies
+
+if TYPE_CHECKING:
+    from gateway.app.posting import Poster
 
 log = structlog.get_logger("gateway.webhooks")
 
-# The breaker: so many failures in a row, and the backend is left alone for so many seconds.
-FAILURES = 5
-REST = 2.0
-
-# Requests under way at once; more wait, and run into their time-out.
-_CONNECTIONS = 256
-_MAX_REPLY = 1 << 20
+_NOBODY = NoApp()
 
 _T = TypeVar("_T")
-
-
-class WebhookFailed(OSError):
-    """The backend gave no answer that means something."""
 
 
 class _Reply(Struct):
@@ -63,61 +59,28 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Hook:
-    """One kind of event and where it is posted."""
+    """One event under one name of a proxy: where it is posted now, and how often it was."""
 
-    def __init__(self, name: str, settings: Proxy, clock: Callable[[], float]) -> None:
-        self.name = name
-        self.settings = settings
+    def __init__(self, event: str, proxy: str, endpoint: Endpoint) -> None:
+        self.event = event
+        self.proxy = proxy
+        self.endpoint = endpoint
         self.calls = 0
         self.failures = 0
-        self._clock = clock
-        self._in_a_row = 0
-        self._rests_until = 0.0
 
-    def check(self) -> None:
-        """Raises `WebhookFailed` while the backend is left alone."""
-        if self._in_a_row >= FAILURES and self._clock() < self._rests_until:
-            raise WebhookFailed(f"{self.name}: the backend has failed {self._in_a_row} times")
-
-    def note(self, *, failed: bool) -> None:
+    def note(self, endpoint: Endpoint, *, failed: bool) -> None:
+        """A call has ended."""
         self.calls += 1
         self.failures += failed
-        self._in_a_row = self._in_a_row + 1 if failed else 0
-        if self._in_a_row >= FAILURES:
-            self._rests_until = self._clock() + REST
+        endpoint.note(failed=failed)
 
 
-class Webhooks(App):
-    """The backends of a configuration. ``clock`` is monotonic."""
+class Backend(App):
+    """What is asked under one name of a proxy. ``post`` asks an endpoint of an event."""
 
-    def __init__(self, config: Config, clock: Callable[[], float] = time.monotonic) -> None:
-        settings = {
-            "connect": config.client.proxy.connect,
-            "refresh": config.client.proxy.refresh,
-            "subscribe": config.channel.proxy.subscribe,
-            "sub_refresh": config.channel.proxy.sub_refresh,
-            "publish": config.channel.proxy.publish,
-            "disconnect": config.client.proxy.disconnect,
-            "rpc": config.rpc.proxy,
-        }
-        self.hooks = {
-            name: Hook(name, each, clock) for name, each in settings.items() if each.enabled
-        }
-        self.disconnect_rate = config.client.proxy.disconnect_rate_limit
-        wanted = {name for hook in self.hooks.values() for name in hook.settings.http_headers}
-        self.http_headers = tuple(sorted(wanted))
-        self._http: aiohttp.ClientSession | None = None
-
-    async def start(self) -> None:
-        self._http = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=_CONNECTIONS),
-            cookie_jar=aiohttp.DummyCookieJar(),  # one client's cookies are not another's
-        )
-
-    async def close(self) -> None:
-        if self._http is not None:
-            await self._http.close()
-            self._http = None
+    def __init__(self, post: Callable[[Endpoint, str, bytes, Headers], Awaitable[bytes]]) -> None:
+        self.hooks: dict[str, Hook] = {}  # by event
+        self._post = post
 
     def handles(self, event: str) -> bool:
         return event in self.hooks
@@ -137,67 +100,129 @@ class Webhooks(App):
     async def publish(self, event: PublishEvent, headers: Headers) -> PublishReply:
         return await self._ask("publish", event, headers, PublishReply)
 
-    async def disconnect(self, event: DisconnectEvent, headers: Headers) -> None:
-        """Whatever the backend answers with status 200 is good."""
-        hook = self.hooks["disconnect"]
-        hook.check()
-        try:
-            await self._post(hook, _encode(event), headers or {})
-        except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise self._failed(hook, error) from None
-        hook.note(failed=False)
-
     async def rpc(self, event: RpcEvent, headers: Headers) -> RpcReply:
         return await self._ask("rpc", event, headers, RpcReply)
 
+    async def disconnect(self, event: DisconnectEvent, headers: Headers) -> None:
+        """Whatever the backend answers with status 200 is good."""
+        await self._call("disconnect", event, headers, lambda answer: None)
+
     async def _ask(self, name: str, event: Event, headers: Headers, kind: type[_T]) -> _T:
-        hook = self.hooks[name]
-        hook.check()
-        try:
-            reply = _decode(await self._post(hook, _encode(event), headers or {}))
-            answered = reply.result
-            result = msgspec.json.decode(answered or b"{}", type=kind)
-        except (aiohttp.ClientError, OSError, TimeoutError, msgspec.DecodeError) as error:
-            raise self._failed(hook, error) from None
-        hook.note(failed=False)
+        def read(answer: bytes) -> tuple[_Reply, _T]:
+            reply = _decode(answer)
+            return reply, msgspec.json.decode(reply.result or b"{}", type=kind)
+
+        reply, result = await self._call(name, event, headers, read)
         if reply.disconnect is not None:
             raise Disconnected(reply.disconnect, f"the backend answered {name} with it")
         if reply.error is not None:
             raise Refused(reply.error)
-        if isinstance(answered, UnsetType):
+        if isinstance(reply.result, UnsetType):
             raise WebhookFailed(f"{name}: neither a result nor an error")
         return result
 
-    def _failed(self, hook: Hook, error: Exception) -> WebhookFailed:
-        hook.note(failed=True)
-        log.warning("webhook failed", event_name=hook.name, error=repr(error))
-        return WebhookFailed(f"{hook.name}: {error!r}")
-
-    async def _post(self, hook: Hook, body: bytes, headers: Any) -> bytes:
-        assert self._http is not None, "start() first"
-        settings = hook.settings
-        wanted = {each.lower() for each in settings.http_headers}
-        passed = {name: value for name, value in headers.items() if name.lower() in wanted}
-        sent = {**passed, "Content-Type": "application/json"}
-        with self.node.tracing.ask(f"POST {hook.name}", sent) as span:
-            span.set("http.request.method", "POST")
-            async with self._http.post(
-                settings.endpoint,
-                data=body,
-                headers=sent,
-                timeout=aiohttp.ClientTimeout(total=settings.timeout),
-                allow_redirects=False,
-            ) as response:
-                span.set("http.response.status_code", response.status)
-                if response.status != 200:
-                    raise WebhookFailed(f"status {response.status}")
-                return await _content(response)
+    async def _call(
+        self, name: str, event: Event, headers: Headers, read: Callable[[bytes], _T]
+    ) -> _T:
+        """Post an event and ``read`` the answer; what goes wrong is counted and logged."""
+        hook = self.hooks.get(name)
+        if hook is None:
+            raise Refused(NOT_AVAILABLE)
+        endpoint = hook.endpoint  # the hook may have another one when the answer is here
+        endpoint.check()
+        try:
+            answer = read(await self._post(endpoint, name, _encode(event), headers))
+        except (OSError, msgspec.DecodeError) as error:
+            hook.note(endpoint, failed=True)
+            log.warning("webhook failed", event_name=name, proxy=hook.proxy, error=repr(error))
+            raise WebhookFailed(f"{endpoint.name}: {error!r}") from None
+        hook.note(endpoint, failed=False)
+        return answer
 
 
-async def _content(response: aiohttp.ClientResponse) -> bytes:
-    content = await response.content.read(_MAX_REPLY + 1)
-    while len(content) <= _MAX_REPLY and (more := await response.content.read(_MAX_REPLY)):
-        content += more
-    if len(content) > _MAX_REPLY:
-        raise WebhookFailed(f"an answer of more than {_MAX_REPLY} bytes")
-    return content
+class Webhooks(Backend):
+    """The backends of a configuration: that of each event, and those of named proxies.
+
+    ``clock`` is monotonic.
+    """
+
+    def __init__(self, config: Config, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(self._post_there)
+        self._clock = clock
+        self._named: dict[str, Backend] = {}
+        self._endpoints: dict[str, Endpoint] = {}  # by name
+        self._poster: Poster | None = None
+        self._running = False
+        self.disconnect_rate = config.client.proxy.disconnect_rate_limit
+        self._take(config)
+
+    async def start(self) -> None:
+        self._running = True
+        self._open()
+
+    async def close(self) -> None:
+        self._running = False
+        if self._poster is not None:
+            await self._poster.close()
+            self._poster = None
+
+    def reload(self, config: Config) -> None:
+        """Ask the backends of another configuration from now on.
+
+        Calls under way go on. An endpoint that stays as it is also keeps what is known of it.
+        """
+        self._take(config)
+        self._open()
+
+    def behind(self, proxy: str) -> App:
+        return self if proxy == DEFAULT_PROXY else self._named.get(proxy, _NOBODY)
+
+    @property
+    def all_hooks(self) -> list[Hook]:
+        """Those of events, then those of named proxies."""
+        return [hook for each in (self, *self._named.values()) for hook in each.hooks.values()]
+
+    def _take(self, config: Config) -> None:
+        known = {(hook.event, hook.proxy): hook for hook in self.all_hooks}
+        endpoints: dict[str, Endpoint] = {}
+        self.hooks, self._named = {}, {}
+        for event, proxy, settings in _wanted(config):
+            name = event if proxy == DEFAULT_PROXY else f"proxies.{proxy}"
+            endpoint = endpoints.get(name) or self._endpoints.get(name)
+            if endpoint is None or endpoint.settings != settings:
+                endpoint = Endpoint(name, settings, self._clock)
+            endpoints[name] = endpoint
+            hook = known.get((event, proxy)) or Hook(event, proxy, endpoint)
+            hook.endpoint = endpoint
+            if proxy == DEFAULT_PROXY:
+                self.hooks[event] = hook
+            else:
+                self._named.setdefault(proxy, Backend(self._post)).hooks[event] = hook
+        self._endpoints = endpoints
+        # Of a header that is written in two ways, one will do.
+        asked = [name for each in endpoints.values() for name in each.settings.http_headers]
+        self.http_headers = tuple(sorted({name.lower(): name for name in asked}.values()))
+
+    def _open(self) -> None:
+        if self._running and self._endpoints and self._poster is None:
+            from gateway.app.posting import Poster  # needs aiohttp, which others do not
+
+            self._poster = Poster()
+
+    async def _post_there(
+        self, endpoint: Endpoint, event: str, body: bytes, headers: Headers
+    ) -> bytes:
+        if self._poster is None:
+            raise WebhookFailed("the gateway has stopped")
+        return await self._poster.post(endpoint, event, body, headers, self.node.tracing)
+
+
+def _wanted(config: Config) -> Iterator[tuple[str, str, ProxyOptions]]:
+    """What may be asked: an event, the name of a proxy, and its settings."""
+    for event, _, proxy in event_proxies(config):
+        if proxy.enabled:
+            yield event, DEFAULT_PROXY, proxy
+    named = {each.name: each for each in config.proxies}
+    for choice in choices(config):
+        if choice.enabled and choice.name != DEFAULT_PROXY:
+            yield choice.event, choice.name, named[choice.name]

@@ -21,6 +21,8 @@ from gateway.config import Token
 # Bytes. Larger than any token with claims as they are meant; a signature is not looked at sooner.
 MAX_TOKEN = 32768
 
+_LF, _CR = b"\n\r"  # numbers are found in bytes several times as fast as bytes are
+
 _Time = Annotated[float, Meta(ge=0, le=2**53)]  # RFC 7519 2, NumericDate
 
 
@@ -132,7 +134,7 @@ def payload(raw: Raw | UnsetType, b64: str = "") -> Raw | UnsetType:
 def one_line(raw: Raw) -> Raw:
     """Valid JSON without line ends, as messages to clients are lines, in memory of its own."""
     text = bytes(raw)
-    if b"\n" in text or b"\r" in text:  # not inside a string, where it is written \\n
+    if _LF in text or _CR in text:  # not inside a string, where it is written \\n
         text = msgspec.json.format(text, indent=-1)
     return Raw(text)
 

@@ -94,7 +94,7 @@ class ChannelRules:
             if options.channel_regex
         }
         self._known: dict[str, ChannelOptions] = {}
-        self._offers: dict[str, Offer] = {}
+        self.offers: dict[str, Offer] = {}  # those that `offer` has worked out lately
         self._terms: dict[tuple[int, Source], Grant] = {}  # by the options, which stay
         feature = config.client.subscribe_to_user_personal_channel
         namespace_name = feature.personal_channel_namespace
@@ -178,15 +178,16 @@ class ChannelRules:
         return options
 
     def offer(self, channel: str) -> Offer:
-        """What a channel that a client names offers to all. Raises `Refused` as `check`."""
-        offer = self._offers.get(channel)
-        if offer is None:
-            options = self.check(channel)
-            terms = [self._plain_terms(channel, options, user) for user in ("", "somebody")]
-            offer = Offer(options, (terms[0], terms[1]))
-            if len(self._offers) >= _REMEMBERED:
-                self._offers.clear()
-            self._offers[channel] = offer
+        """What a channel that a client names offers to all. Raises `Refused` as `check`.
+
+        Look in ``offers`` first.
+        """
+        options = self.check(channel)
+        terms = [self._plain_terms(channel, options, user) for user in ("", "somebody")]
+        offer = Offer(options, (terms[0], terms[1]))
+        if len(self.offers) >= _REMEMBERED:
+            self.offers.clear()
+        self.offers[channel] = offer
         return offer
 
     def forget(self) -> None:
@@ -195,7 +196,7 @@ class ChannelRules:
         A few thousand small objects among those of a million channels would keep the allocator from
         giving the memory of all the others back.
         """
-        self._offers.clear()
+        self.offers.clear()
         self._known.clear()
 
     def _plain_terms(self, channel: str, options: ChannelOptions, user: str) -> Grant | None:

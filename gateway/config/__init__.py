@@ -1,7 +1,9 @@
 """Configuration: a TOML file, then ``FASTWS_…`` in the environment, then flags; the last wins."""
 
-from gateway.config.load import KEYS, ConfigError, env_name, keys, load
+from gateway.config.errors import ConfigError
+from gateway.config.load import KEYS, env_name, keys, load
 from gateway.config.sections import (
+    DEFAULT_PROXY,
     AdminPage,
     Channel,
     ChannelOptions,
@@ -11,11 +13,15 @@ from gateway.config.sections import (
     HttpApi,
     HttpServer,
     Log,
+    NamedProxy,
     Namespace,
     OpenTelemetry,
     PersonalChannel,
     Proxy,
+    ProxyOptions,
     Rpc,
+    RpcNamespace,
+    RpcOptions,
     Shutdown,
     SubscriptionToken,
     Tls,
@@ -25,6 +31,7 @@ from gateway.config.sections import (
 )
 
 __all__ = [
+    "DEFAULT_PROXY",
     "KEYS",
     "AdminPage",
     "Channel",
@@ -36,11 +43,15 @@ __all__ = [
     "HttpApi",
     "HttpServer",
     "Log",
+    "NamedProxy",
     "Namespace",
     "OpenTelemetry",
     "PersonalChannel",
     "Proxy",
+    "ProxyOptions",
     "Rpc",
+    "RpcNamespace",
+    "RpcOptions",
     "Shutdown",
     "SubscriptionToken",
     "Tls",

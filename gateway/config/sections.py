@@ -18,6 +18,10 @@ Count = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 Port = Annotated[int, Meta(ge=0, le=65535)]
 UnixTime = Annotated[int, Meta(ge=0, le=2**53)]
 Mark = Annotated[str, Meta(max_length=8)]  # a sign that has a meaning in names of channels
+Name = Annotated[str, Meta(pattern="^[-a-zA-Z0-9_.]{2,}$")]
+
+# Stands for the webhook that the event itself has, where a proxy is named.
+DEFAULT_PROXY = "default"
 
 
 class Tls(Struct, frozen=True):
@@ -114,13 +118,31 @@ class TokenSource(Struct, frozen=True):
     subprotocol_prefix: str = ""
 
 
-class Proxy(Struct, frozen=True):
-    """A webhook: where it goes, how long it may take, and which headers of a client go along."""
+class ProxyHttp(Struct, frozen=True):
+    """What only webhooks over HTTP have: headers of every request, such as a secret."""
 
-    enabled: bool = False
+    static_headers: dict[str, str] = field(default_factory=dict)
+
+
+class ProxyOptions(Struct, frozen=True):
+    """Where a webhook goes, how long it may take, and which headers of a client go along."""
+
     endpoint: str = ""
     timeout: Seconds = 1.0
     http_headers: list[str] = field(default_factory=list)
+    http: ProxyHttp = field(default_factory=ProxyHttp)
+
+
+class Proxy(ProxyOptions, frozen=True):
+    """The webhook of one event, where no other is named."""
+
+    enabled: bool = False
+
+
+class NamedProxy(ProxyOptions, frozen=True):
+    """A webhook that namespaces choose by its name."""
+
+    name: Name = ""
 
 
 class ClientProxies(Struct, frozen=True):
@@ -216,14 +238,17 @@ class ChannelOptions(Struct, frozen=True):
     allow_user_limited_channels: bool = False
     channel_regex: str = ""
     subscribe_proxy_enabled: bool = False
+    subscribe_proxy_name: str = DEFAULT_PROXY
     publish_proxy_enabled: bool = False
+    publish_proxy_name: str = DEFAULT_PROXY
     sub_refresh_proxy_enabled: bool = False
+    sub_refresh_proxy_name: str = DEFAULT_PROXY
 
 
 class Namespace(ChannelOptions, frozen=True):
     """Options of channels whose name begins with this one and the boundary."""
 
-    name: Annotated[str, Meta(pattern="^[-a-zA-Z0-9_.]{2,}$")] = ""
+    name: Name = ""
 
 
 class Channel(Struct, frozen=True):
@@ -241,10 +266,32 @@ class Channel(Struct, frozen=True):
     proxy: ChannelProxies = field(default_factory=ChannelProxies)
 
 
+class RpcOptions(Struct, frozen=True):
+    """Whether methods are answered, and by which webhook."""
+
+    proxy_enabled: bool = False
+    proxy_name: str = DEFAULT_PROXY
+
+
+class RpcWithoutNamespace(RpcOptions, frozen=True):
+    """Methods without a namespace are answered as soon as there is a webhook for them."""
+
+    proxy_enabled: bool = True
+
+
+class RpcNamespace(RpcOptions, frozen=True):
+    """Methods whose name begins with this one and the boundary."""
+
+    name: Name = ""
+
+
 class Rpc(Struct, frozen=True):
-    """The webhook that answers a client's ``rpc``."""
+    """Who answers a client's ``rpc``. Without namespaces, a boundary in a method means nothing."""
 
     proxy: Proxy = field(default_factory=Proxy)
+    without_namespace: RpcWithoutNamespace = field(default_factory=RpcWithoutNamespace)
+    namespaces: list[RpcNamespace] = field(default_factory=list)
+    namespace_boundary: Mark = ":"
 
 
 class Engine(Struct, frozen=True):
@@ -284,6 +331,7 @@ class Config(Struct, frozen=True):
     client: Client = field(default_factory=Client)
     channel: Channel = field(default_factory=Channel)
     rpc: Rpc = field(default_factory=Rpc)
+    proxies: list[NamedProxy] = field(default_factory=list)
     engine: Engine = field(default_factory=Engine)
     opentelemetry: OpenTelemetry = field(default_factory=OpenTelemetry)
     shutdown: Shutdown = field(default_factory=Shutdown)

@@ -206,7 +206,7 @@ class MemoryEngine(Engine):
         known = present.pop(info.client, None)
         if not present:
             del self._presence[channel]
-        if known is not None and self._users and channel in self._users:
+        if self._users and known is not None and channel in self._users:
             users = self._users[channel]
             users[known.user] -= 1
             if not users[known.user]:

@@ -15,7 +15,7 @@ import pytest
 from gateway.admin import panel
 from gateway.admin.entrance import Entrance, Throttle
 from gateway.admin.listings import Listings
-from gateway.admin.panel import COOKIE, HEADERS, PAGES
+from gateway.admin.panel import COOKIE, HEADERS, PAGES, SHARED
 from gateway.admin.recorder import COLUMNS, KEPT, Recorder
 from gateway.config import AdminPage, Config, ConfigError, load
 from gateway.server import Gateway
@@ -279,7 +279,7 @@ async def test_an_expired_session_is_401() -> None:
 
 async def test_every_file_comes_with_headers_that_let_nothing_else_in() -> None:
     async with running() as (gateway, browser):
-        for name in ["", "icon.svg", *(path.name for path in PAGES.iterdir())]:
+        for name in ["", *SHARED, *(path.name for path in PAGES.iterdir())]:
             async with browser.http.get(browser.url + name) as response:
                 assert response.status == 200
                 text = await response.text()

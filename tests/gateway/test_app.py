@@ -30,7 +30,7 @@ from gateway.app import (
     farewells,
 )
 from gateway.app.base import Headers
-from gateway.app.webhooks import FAILURES, REST, Hook, WebhookFailed
+from gateway.app.endpoints import FAILURES, REST, Endpoint, WebhookFailed
 from gateway.config import Config, Proxy, load
 from gateway.node import Node
 from gateway.server import Gateway
@@ -222,12 +222,13 @@ async def test_the_example_keeps_its_rules() -> None:
 Answer = Callable[[str, dict[str, Any]], Any]
 
 
+Asked = list[tuple[str, dict[str, Any], Any]]
+
+
 @contextlib.asynccontextmanager
-async def running(
-    answer: Answer, *hooks: str, **flags: Any
-) -> AsyncIterator[tuple[Gateway, list[tuple[str, dict[str, Any], Any]]]]:
-    """A gateway and a backend, and what the backend was asked: event, content, headers."""
-    asked: list[tuple[str, dict[str, Any], Any]] = []
+async def backend(answer: Answer) -> AsyncIterator[tuple[str, Asked]]:
+    """A backend's address, and what it was asked: the path, the content and the headers."""
+    asked: Asked = []
 
     async def handle(request: web.Request) -> web.StreamResponse:
         event = request.match_info["event"]
@@ -247,7 +248,17 @@ async def running(
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
-    port = runner.addresses[0][1]
+    try:
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}", asked
+    finally:
+        await runner.cleanup()
+
+
+@contextlib.asynccontextmanager
+async def running(
+    answer: Answer, *hooks: str, **flags: Any
+) -> AsyncIterator[tuple[Gateway, Asked]]:
+    """A gateway and a backend, and what the backend was asked."""
     keys: dict[str, Any] = {
         "http_server.port": 0,
         "client.token.hmac_secret_key": SECRET,
@@ -255,20 +266,13 @@ async def running(
         "channel.without_namespace.subscribe_proxy_enabled": True,
         "channel.without_namespace.publish_proxy_enabled": True,
     }
-    for where in (
-        "client.proxy.connect",
-        "channel.proxy.subscribe",
-        "channel.proxy.publish",
-        "rpc.proxy",
-        *hooks,
-    ):
-        keys[f"{where}.enabled"] = True
-        keys[f"{where}.endpoint"] = f"http://127.0.0.1:{port}/{where.rpartition('.')[2]}"
-    try:
+    events = "client.proxy.connect", "channel.proxy.subscribe", "channel.proxy.publish", "rpc.proxy"
+    async with backend(answer) as (address, asked):
+        for where in (*events, *hooks):
+            keys[f"{where}.enabled"] = True
+            keys[f"{where}.endpoint"] = f"{address}/{where.rpartition('.')[2]}"
         async with Gateway(load(flags={**keys, **flags})) as gateway:
             yield gateway, asked
-    finally:
-        await runner.cleanup()
 
 
 def friendly(event: str, content: dict[str, Any]) -> Any:
@@ -461,22 +465,22 @@ async def test_a_dead_backend_is_left_alone_for_a_while() -> None:
 
 def test_after_a_while_it_is_tried_again() -> None:
     now = [0.0]
-    hook = Hook("connect", Proxy(), lambda: now[0])
+    endpoint = Endpoint("connect", Proxy(), lambda: now[0])
     for _ in range(FAILURES):
-        hook.check()
-        hook.note(failed=True)
+        endpoint.check()
+        endpoint.note(failed=True)
     with pytest.raises(WebhookFailed):
-        hook.check()
+        endpoint.check()
     now[0] = REST
-    hook.check()
-    hook.note(failed=True)
+    endpoint.check()
+    endpoint.note(failed=True)
     with pytest.raises(WebhookFailed):
-        hook.check()
+        endpoint.check()
     now[0] = 2 * REST
-    hook.note(failed=False)
+    endpoint.note(failed=False)
     for _ in range(FAILURES - 1):
-        hook.note(failed=True)
-        hook.check()
+        endpoint.note(failed=True)
+        endpoint.check()
 
 
 def test_nodes_without_an_application_need_none() -> None:

@@ -382,7 +382,7 @@ def test_a_filter_is_refused_or_gives_an_answer(node: FilterNode, tags: dict[str
 @pytest.mark.parametrize(
     ("namespaces", "message"),
     [
-        ([{}], r"channel\.namespaces\[0\]: a namespace needs a name"),
+        ([{}], r"channel\.namespaces\[0\]: it needs a name"),
         ([{"name": "x y"}], r"namespaces\[0\]\.name = 'x y'"),
         ([{"name": "aa"}, {"name": "aa"}], r"namespaces\[1\]\.name = 'aa' is there twice"),
         ([{"name": "aa", "presense": True}], r"\[0\]: unknown key 'presense', .* 'presence'"),

@@ -96,6 +96,8 @@ def test_wrong_environment_is_named() -> None:
 def test_variables_of_others_are_left_alone() -> None:
     others = {
         "FASTWS_PURE": "1",
+        "FASTWS_IO_URING": "0",
+        "FASTWS_LOOP": "asyncio",
         "FASTWS_REQUIRE_ALL": "1",
         "FASTWS_SERVICE_HOST": "10.0.0.1",
         "FASTWS_GATEWAY_SERVICE_PORT_CLIENTS": "80",

@@ -233,7 +233,8 @@ def test_the_dashboard_has_every_metric_and_no_other() -> None:
         for name in re.findall(r"fastws_\w+", expression):
             assert (name in counters) == (f"rate({name}{{" in expression), expression
         assert expression.count("(") == expression.count(")")
-    labels = {label for text in expressions for label in re.findall(r"by \((\w+)\)", text)}
+    groups = [group for text in expressions for group in re.findall(r"by \(([\w, ]+)\)", text)]
+    labels = {label for group in groups for label in group.split(", ")}
     assert labels <= {label for each in families for label in getattr(each, "_labelnames", ())}
 
 

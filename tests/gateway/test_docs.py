@@ -36,7 +36,7 @@ def test_defaults_are_the_real_ones(key: str) -> None:
 def test_every_metric_is_there() -> None:
     for metric in NodeCollector(Node(Config(), MemoryEngine())).collect():
         name = metric.name + ("_total" if metric.type == "counter" else "")
-        assert re.search(rf"`{name}(\{{\w+\}})?`", TEXT), name
+        assert re.search(rf"`{name}(\{{[\w,]+\}})?`", TEXT), name
 
 
 def test_every_path_is_there() -> None:

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import hmac
 import json
+from collections.abc import Callable
 from typing import Any
 
 import jwt
@@ -13,6 +14,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from gateway.auth import InvalidToken, Revocations, TokenExpired, TokenVerifier
+from gateway.auth.keys import signatures
 from gateway.auth.revocation import DEFAULT_TTL
 from gateway.auth.tokens import MAX_TOKEN
 from gateway.config import ConfigError, Token
@@ -137,6 +139,25 @@ async def test_the_previous_secret_is_good_for_tokens_of_its_time() -> None:
 async def test_what_is_no_token_is_invalid(text: str) -> None:
     with pytest.raises(InvalidToken):
         await verifier().connection(text)
+
+
+@pytest.mark.skipif(
+    not hasattr(jwt.PyJWS, "_decode_base64url_segment"), reason="this PyJWT has no such check"
+)
+def test_base64_is_as_strict_as_that_of_the_library() -> None:
+    def outcome(decode: Callable[[bytes, str], bytes], text: bytes) -> object:
+        try:
+            return decode(text, "payload")
+        except jwt.DecodeError as error:
+            return str(error)
+
+    ours, theirs = signatures()._decode_base64url_segment, jwt.PyJWS._decode_base64url_segment
+    texts = [b"", b"QQ", b"QUI", b"QUJD", b"_-_-", b"QQ==", b"QUI=", b"QQ=", b"QUJD=", b"QQ==="]
+    texts += [b"Q", b"QUJDQ", b"QR", b"QUJ", b"+/+/", b"Q Q", b"QQ\n", b"\xff\xff", b"QQ."]
+    texts += [b"=", b"Q==="]
+    for text in texts:
+        assert outcome(ours, text) == outcome(theirs, text)
+    assert [text for text in texts if isinstance(outcome(ours, text), bytes)] == texts[:7]
 
 
 # -- claims

@@ -62,6 +62,27 @@ async def test_an_api_request_goes_on_with_the_callers_trace() -> None:
     assert not any("secret" in span.to_json() for span in exporter.get_finished_spans())
 
 
+async def test_a_call_that_waits_leaves_its_trace_to_no_other(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    exporter = InMemorySpanExporter()
+    async with traced(exporter) as gateway, Client(await connect(url(gateway))) as client:
+        told = await client.ask({"connect": {}})
+        async with aiohttp.ClientSession() as http:
+            for method, request in (
+                ("disconnect", {"client": told["connect"]["client"]}),  # others get their turn
+                ("info", {}),
+            ):
+                where = url(gateway, f"/api/{method}", "http")
+                async with http.post(where, json=request, headers={"X-API-Key": "key"}) as got:
+                    assert got.status == 200
+    spans = {span.name: span for span in exporter.get_finished_spans()}
+    assert "error.type" not in (spans["disconnect"].attributes or {})
+    one, two = spans["disconnect"].context.trace_id, spans["info"].context.trace_id
+    assert one != two
+    assert "detach" not in caplog.text
+
+
 async def test_webhooks_take_the_trace_along(monkeypatch: pytest.MonkeyPatch) -> None:
     exporter = InMemorySpanExporter()
 

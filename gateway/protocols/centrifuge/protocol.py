@@ -41,6 +41,7 @@ log = structlog.get_logger("gateway.centrifuge")
 _PING = b"{}"
 _decode = msgspec.json.Decoder(Command).decode
 _encode = msgspec.json.Encoder().encode
+_NOT_A_COMMAND = (msgspec.DecodeError, RecursionError)
 
 # JSON.stringify writes half of a surrogate pair, as cutting a string inside an emoji leaves one, as
 # \ud83d alone. Our decoder refuses it. Matches a pair, a lone half, or any other escape.
@@ -75,18 +76,21 @@ class CentrifugeJson:
             self._put_aside(session, frame)
             return
         command = None
-        if session.info is not None and isinstance(frame, str):
+        if session.info is not None and isinstance(frame, str) and "\n" not in frame:
             if frame == "{}":
                 return  # a pong: the transport has noted that the client is alive
-            if "\n" not in frame:
-                command = _parse_or_none(frame)
-                if command is not None:
-                    reply = self.answer(session, command)
-                    if reply is not None:
-                        if reply and not session.ended:
-                            self._node.counters.replies += 1
-                            session.transport.send(reply, True)
-                        return
+            try:
+                command = _decode(frame)
+            except _NOT_A_COMMAND:
+                pass  # `_parse` is to say why, or to mend it
+            else:
+                reply = self.answer(session, command)
+                if reply:
+                    self._node.counters.replies += 1
+                    session.transport.send(reply, True)
+                    return
+                if reply is not None:
+                    return
         batch = _Batch(self, session)
         session.task = start(batch.run(frame, command), batch.flush)
 
@@ -422,20 +426,12 @@ def _lines(frame: str | bytes) -> list[str]:
     return lines
 
 
-def _parse_or_none(line: str) -> Command | None:
-    """A command; None if it is not as it should be, for `_parse` to say why or mend it."""
-    try:
-        return _decode(line)
-    except (msgspec.DecodeError, RecursionError):
-        return None
-
-
 def _parse(line: str) -> Command:
     try:
         return _decode(line)
     except msgspec.ValidationError as error:
         raise _bad_request(str(error)) from None
-    except (msgspec.DecodeError, RecursionError) as error:
+    except _NOT_A_COMMAND as error:
         mended = _ESCAPE.sub(_mend, line)
         if mended != line:
             return _parse(mended)

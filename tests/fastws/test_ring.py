@@ -1,0 +1,219 @@
+"""Many sends in one system call: the outcome is that of one by one, whatever happens to some."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import os
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+import fastws
+from fastws._loop import reactor_of
+from tests.conftest import available_carriers
+from tests.fastws.client import Echo, Peer, Recorder, frame, serve, turns
+from tests.fastws.reference import TEXT
+
+pytestmark = [
+    pytest.mark.usefixtures("loop_kind"),
+    pytest.mark.skipif(sys.platform != "linux", reason="io_uring is of Linux"),
+]
+
+MANY = 300  # more than one submission takes
+FORCED = "io_uring" if "reactor" in available_carriers() else "one by one"
+
+
+@pytest.fixture(params=sorted({FORCED, "one by one"}))
+def sending(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """With the ring, where the system has one for us, and without."""
+    kind: str = request.param
+    monkeypatch.setenv("FASTWS_IO_URING", "1" if kind == "io_uring" else "0")
+    return kind
+
+
+def ring() -> Any:
+    """Of this loop's poller; ``None`` if there is none."""
+    return getattr(reactor_of(asyncio.get_running_loop()).poller, "ring", None)
+
+
+@contextlib.contextmanager
+def replaced(descriptor: int) -> Iterator[None]:
+    """By one that is no ring, meanwhile."""
+    kept = os.dup(descriptor)
+    null = os.open(os.devnull, os.O_RDWR)
+    try:
+        os.dup2(null, descriptor)
+        yield
+    finally:
+        os.dup2(kept, descriptor)
+        os.close(kept)
+        os.close(null)
+
+
+async def open_peers(
+    stack: contextlib.AsyncExitStack, server: fastws.Server, count: int, **options: Any
+) -> list[Peer]:
+    return [
+        await stack.enter_async_context(await Peer.open(server, **options)) for _ in range(count)
+    ]
+
+
+async def test_every_one_of_many_that_speak_at_once_is_answered(sending: str) -> None:
+    async with serve(Echo(), "auto") as server, contextlib.AsyncExitStack() as stack:
+        peers = await open_peers(stack, server, MANY)
+        for round_ in range(3):
+            for number, peer in enumerate(peers):
+                peer.send_now(frame(TEXT, b"%d of %d" % (number, round_)) * (1 + number % 3))
+            for number, peer in enumerate(peers):
+                for _ in range(1 + number % 3):
+                    assert await peer.message() == f"{number} of {round_}"
+
+
+async def test_the_variable_switches_it_off(sending: str) -> None:
+    async with serve(Echo(), "auto"):
+        assert sending == "io_uring" or ring() is None
+
+
+async def test_bursts_of_shared_frames_leave_in_order(sending: str) -> None:
+    """A connection's part is a vector; all parts together are more than one submission takes."""
+    recorder = Recorder()
+    async with serve(recorder, "auto") as server, contextlib.AsyncExitStack() as stack:
+        peers = await open_peers(stack, server, 100)
+        for number in range(100):  # more segments than one vector has, too
+            fastws.broadcast(server.connections, f"shared {number}")
+        for connection in server.connections:
+            connection.send("own")
+        for peer in peers:
+            assert [await peer.message() for _ in range(101)] == [
+                *(f"shared {number}" for number in range(100)),
+                "own",
+            ]
+
+
+async def test_a_reader_that_is_slow_gets_all_and_keeps_nobody_waiting(sending: str) -> None:
+    recorder = Recorder()
+    async with (
+        serve(recorder, "auto", buffers=4096, max_backlog=1 << 24) as server,
+        contextlib.AsyncExitStack() as stack,
+    ):
+        slow = await stack.enter_async_context(await Peer.open(server, buffers=4096))
+        others = await open_peers(stack, server, 20)
+        sent = []
+        for number in range(200):
+            sent.append(f"{number:4}" * 500)
+            fastws.broadcast(server.connections, sent[-1])
+            for peer in others:
+                assert await peer.message() == sent[-1]
+        assert [await slow.message() for _ in sent] == sent
+
+
+async def test_one_that_was_reset_is_lost_and_the_others_get_theirs(sending: str) -> None:
+    recorder = Recorder()
+    async with serve(recorder, "auto") as server, contextlib.AsyncExitStack() as stack:
+        gone = await Peer.open(server)
+        doomed = await recorder.opened.get()
+        peers = await open_peers(stack, server, 10)
+        for peer in peers:
+            await peer.text("here")
+            await recorder.messages.get()
+        # Before the loop can see the reset: the sends of this tick are the first to meet it.
+        gone.reset()
+        fastws.broadcast(server.connections, "to all")
+        ws, code, _ = await recorder.closed.get()
+        assert ws is doomed
+        assert code == 1006
+        for peer in peers:
+            assert await peer.message() == "to all"
+
+
+async def test_what_a_callback_does_at_the_end_of_a_tick_reaches_those_already_sent_to(
+    sending: str,
+) -> None:
+    """``on_drained`` and ``on_close`` run between the sends of one tick and what follows them."""
+
+    class Farewell(Recorder):
+        def on_close(self, ws: fastws.Connection, code: int, reason: str) -> None:
+            super().on_close(ws, code, reason)
+            fastws.broadcast(server.connections, "one has left")
+
+        def on_message(self, ws: fastws.Connection, message: str | bytes) -> None:
+            super().on_message(ws, message)
+            fastws.broadcast(server.connections, message)
+            if message == "abort":
+                ws.abort()
+
+    recorder = Farewell()
+    async with serve(recorder, "auto") as server, contextlib.AsyncExitStack() as stack:
+        peers = await open_peers(stack, server, 10)
+        first, second, *others = peers
+        first.send_now(frame(TEXT, b"abort"))
+        second.send_now(frame(TEXT, b"hello"))
+        for peer in [second, *others]:
+            got = [await peer.message() for _ in range(3)]
+            assert sorted(map(str, got)) == ["abort", "hello", "one has left"]
+
+
+@pytest.mark.parametrize("what", ["close", "abort"])
+async def test_one_that_ends_another_of_its_batch_does_not_end_what_it_was_sent(
+    sending: str, what: str
+) -> None:
+    class Ender(Recorder):
+        def on_message(self, ws: fastws.Connection, message: str | bytes) -> None:
+            super().on_message(ws, message)
+            ws.send("to me")
+            for other in list(server.connections):
+                if other is not ws:
+                    other.send("to you")
+                    getattr(other, what)()
+
+    recorder = Ender()
+    async with serve(recorder, "auto") as server, contextlib.AsyncExitStack() as stack:
+        peers = await open_peers(stack, server, 5)
+        for peer in peers:
+            peer.send_now(frame(TEXT, b"end the others"))
+        await recorder.messages.get()
+        await turns(10)
+        assert recorder.messages.empty()
+        (survivor,) = (ws for ws in server.connections if ws.state == fastws.State.OPEN)
+        for peer in peers:
+            if peer.sock.getsockname() == survivor.remote_address:
+                assert await peer.message() == "to me"
+            elif what == "close":
+                assert await peer.message() == "to you"
+                assert await peer.close_frame() == (1000, "")
+
+
+async def test_a_ring_that_fails_costs_nobody_a_message(sending: str) -> None:
+    """Whatever ``io_uring_enter`` answers: here, that it is no ring any more."""
+    async with serve(Echo(), "auto") as server, contextlib.AsyncExitStack() as stack:
+        peers = await open_peers(stack, server, 20)
+        with replaced(ring().fd) if ring() else contextlib.nullcontext():
+            for text in ("once", "twice"):
+                for peer in peers:
+                    peer.send_now(frame(TEXT, text.encode()))
+                for peer in peers:
+                    assert await peer.message() == text
+        for peer in peers:
+            peer.send_now(frame(TEXT, b"again"))
+        for peer in peers:
+            assert await peer.message() == "again"
+
+
+def test_rings_go_with_their_loops(sending: str) -> None:
+    async def once() -> None:
+        async with serve(Echo(), "auto"):
+            pass
+
+    def open_descriptors() -> int:
+        gc.collect()
+        return len(os.listdir("/proc/self/fd"))
+
+    asyncio.run(once())
+    before = open_descriptors()
+    for _ in range(3):
+        asyncio.run(once())
+    assert open_descriptors() == before
