@@ -5,8 +5,9 @@ connections of a loop, a broadcast is compressed once, and an idle connection ho
 takeover, a message may refer to those before it: small messages that resemble each other shrink
 further, at the price of a compressor and a decompressor per connection, made when first needed.
 
-The streams are those of ``isal`` and ``zlib-ng`` where these packages are installed (up to twice
-as fast), and of ``zlib`` otherwise.
+Messages on their own, if they are not long, are compressed and decompressed by code of ours. For
+the rest, and where our extensions are missing, there are streams: those of ``isal`` and ``zlib-ng``
+where these packages are installed (up to twice as fast), and of ``zlib`` otherwise.
 """
 
 from __future__ import annotations
@@ -19,10 +20,14 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from . import _messages
+from ._impl import COMPILED
 from .exceptions import InvalidHeader, NegotiationError, ProtocolError
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
+
+if TYPE_CHECKING or COMPILED:
+    from ._deflate import OwnDeflater, OwnInflater
 
 __all__ = ["Deflate"]
 
@@ -58,6 +63,11 @@ _BYTES_PER_STREAM: Final = 64
 # Bytes looked at in a message of several streams: what one leaves is copied each time.
 _SLICE: Final = 4096
 
+# What it is called beside these.
+_OWN: Final = "fastws"
+_OWN_LEVEL: Final = 1
+# Bytes of JSON from which isal, in assembly, is faster.
+_ISAL_FROM: Final = 3072
 _PACKAGES: Final = {"isal": "isal.isal_zlib", "zlib-ng": "zlib_ng.zlib_ng", "zlib": "zlib"}
 
 # Its fastest level costs a third in size, which the next one does not.
@@ -119,6 +129,15 @@ class Deflater:
         self._stale = True
 
 
+def _shared_deflater(key: DeflaterKey) -> Deflater | OwnDeflater:
+    """A compressor of messages on their own, for a loop."""
+    if key.package != _OWN:
+        return Deflater(key, context=False)
+    other = _key(_package_of_streams(key.level), *key[1:])
+    most = _ISAL_FROM if other.package == "isal" else sys.maxsize
+    return OwnDeflater(key, functools.partial(Deflater, other, context=False), most)
+
+
 class Fragments:
     """Compresses one message in fragments (RFC 7692 7.2.1).
 
@@ -155,6 +174,13 @@ class DeflaterKey(NamedTuple):
     level: int
     window_bits: int
     memory_level: int
+
+
+def _key(package: str, level: int, window_bits: int, memory_level: int) -> DeflaterKey:
+    """``level`` is zlib's, or nearest to it."""
+    if package == "zlib-ng":
+        level = _ZLIB_NG_LEVELS.get(level, level)
+    return DeflaterKey(package, level, window_bits, memory_level)
 
 
 class Inflater:
@@ -315,7 +341,16 @@ class Agreement:
         threshold: bytes of payload below which a message is sent as it is.
     """
 
-    __slots__ = ("_bits", "_inflating", "context", "deflater", "keeps_inflater", "threshold")
+    __slots__ = (
+        "_at_once",
+        "_bits",
+        "_inflating",
+        "_key",
+        "context",
+        "deflater",
+        "keeps_inflater",
+        "threshold",
+    )
 
     def __init__(
         self,
@@ -336,17 +371,19 @@ class Agreement:
         self.threshold = settings.threshold
         self._inflating = _inflating_package()
         self._bits = max(theirs, _MIN_BITS)
-        self.deflater: Deflater | None = None
+        self._at_once = _shared_inflater(shared) if COMPILED else None
+        self._key = settings.deflater_key(ours, context=True)
+        self.deflater: Deflater | OwnDeflater | None = None
         if ours >= _MIN_BITS:
             key = settings.deflater_key(ours)
             self.deflater = shared.get(key)
             if self.deflater is None:
-                self.deflater = shared[key] = Deflater(key, context=False)
+                self.deflater = shared[key] = _shared_deflater(key)
 
     def new_deflater(self) -> Deflater:
         """A compressor for one connection, which remembers its messages."""
         assert self.deflater is not None
-        return Deflater(self.deflater.key, context=True)
+        return Deflater(self._key, context=True)
 
     def new_inflater(self) -> Inflater:
         """A decompressor for one connection, or for one of its messages."""
@@ -354,6 +391,10 @@ class Agreement:
 
     def inflate(self, data: bytes, room: int) -> bytes:
         """A whole message that refers to none before it: as a new inflater does, but faster."""
+        if self._at_once is not None:
+            own = self._at_once.inflate(data, room)
+            if own is not None:
+                return own
         package = self._inflating
         stream = package.decompressobj(-self._bits)
         try:
@@ -368,6 +409,20 @@ class Agreement:
         except package.error:
             pass
         return self.new_inflater().inflate(data, room, True)  # which says what is wrong with it
+
+
+def _shared_inflater(shared: dict[Any, Any]) -> OwnInflater:
+    found: OwnInflater | None = shared.get(OwnInflater)
+    if found is None:
+        found = shared[OwnInflater] = OwnInflater()
+    return found
+
+
+def _package_of_streams(level: int) -> str:
+    """The first that is installed and has the level."""
+    if level in _ISAL_LEVELS and _package("isal") is not None:
+        return "isal"
+    return "zlib-ng" if _package("zlib-ng") is not None else "zlib"
 
 
 def _inflating_package() -> Any:
@@ -391,8 +446,10 @@ class Deflate:
             2 ** (window bits + 2) + 2 ** (memory level + 9) bytes, a decompressor
             2 ** window bits + 9,000.
         threshold: bytes of payload below which a message is sent as it is.
-        package: "isal", "zlib-ng" or "zlib", to compress with. ``None``: the first of them that
-            is installed and has the level.
+        package: "fastws", "isal", "zlib-ng" or "zlib", to compress with. ``None``: the first of
+            them that is there and has the level. "fastws" is code of ours, which has level 1 alone.
+            It leaves messages in fragments, with context takeover or over 64 KiB (where isal is
+            installed: 3 KiB) to the next one.
 
     Raises:
         ValueError: an argument is out of its bounds.
@@ -432,23 +489,29 @@ class Deflate:
 
     def _choose(self, package: str | None) -> str:
         if package is None:
-            if self.level in _ISAL_LEVELS and _package("isal") is not None:
-                return "isal"
-            return "zlib-ng" if _package("zlib-ng") is not None else "zlib"
+            if self.level == _OWN_LEVEL and COMPILED:
+                return _OWN
+            return _package_of_streams(self.level)
+        if package == _OWN:
+            if self.level != _OWN_LEVEL:
+                raise ValueError(f"level: {self.level}; {_OWN} has {_OWN_LEVEL}")
+            if not COMPILED:
+                raise ImportError(f"package {_OWN} is not compiled here")
+            return package
         if package not in _PACKAGES:
-            raise ValueError(f"package: {package!r} is not one of {', '.join(_PACKAGES)}")
+            raise ValueError(f"package: {package!r} is not one of {_OWN}, {', '.join(_PACKAGES)}")
         if package == "isal" and self.level not in _ISAL_LEVELS:
             raise ValueError(f"level: {self.level}; isal has 1 to 3")
         if _package(package) is None:
             raise ImportError(f"package {package} is not installed")
         return package
 
-    def deflater_key(self, window_bits: int) -> DeflaterKey:
+    def deflater_key(self, window_bits: int, *, context: bool = False) -> DeflaterKey:
         """Which compressor these settings ask for."""
-        level = self.level
-        if self.package == "zlib-ng":
-            level = _ZLIB_NG_LEVELS.get(level, level)
-        return DeflaterKey(self.package, level, window_bits, self.memory_level)
+        package = self.package
+        if package == _OWN and context:
+            package = _package_of_streams(self.level)
+        return _key(package, self.level, window_bits, self.memory_level)
 
     def accept(self, offers: Sequence[Extension]) -> Parameters | None:
         """A server's answer: to the first offer that it can meet (RFC 7692 5.1), or none."""

@@ -1,9 +1,12 @@
-/* The target "kernels" for libFuzzer: any bytes at any address into every kernel of this processor.
+/* The target "kernels" for libFuzzer: any bytes at any address into every kernel of this processor, and into the code for
+ * compressed messages.
  *
  * In C alone, because it then runs a hundred times as many inputs as with Python in between. targets/kernels.py runs
  * the same inputs beside Python's own UTF-8, and says what their bytes mean.
  */
 #include "kernels/cpu.h"
+#include "kernels/deflate.h"
+#include "kernels/inflate.h"
 #include "kernels/mask.h"
 #include "kernels/utf8.h"
 
@@ -12,13 +15,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define REQUIRE(holds) \
+#define REQUIRE_OF(what, holds) \
     do { \
         if (!(holds)) { \
-            fprintf(stderr, "%s:%d: not so for kernel %s: %s\n", __FILE__, __LINE__, kernel->name, #holds); \
+            fprintf(stderr, "%s:%d: not so for %s: %s\n", __FILE__, __LINE__, what, #holds); \
             abort(); \
         } \
     } while (0)
+#define REQUIRE(holds) REQUIRE_OF(kernel->name, holds)
 
 /* The code points of valid UTF-8 (RFC 3629 section 4), one at a time; -1 if it is not valid. */
 static long decode(const uint8_t *p, size_t n, uint32_t *out)
@@ -118,6 +122,28 @@ static void in_steps(const fastws_kernel *kernel, const uint8_t *p, size_t n, si
     REQUIRE((good && fastws_utf8_finish(&state) == 0) == valid);
 }
 
+/* What is compressed comes back, if there is room for it; and of any bytes, nothing goes beyond the room. */
+static void compressed(const uint8_t *p, size_t n, size_t room, size_t window)
+{
+    static fastws_deflater deflater; /* as they were left by what came before */
+    static fastws_inflater inflater;
+    size_t most = fastws_deflate_room(n), size;
+    uint8_t *small = exactly(most + FASTWS_DEFLATE_SLACK), *out = exactly(n + FASTWS_INFLATE_SLACK);
+    size = fastws_deflate(&deflater, p, n, small, most, window);
+    REQUIRE_OF("deflate", size > 0 && size <= most);
+    REQUIRE_OF("inflate", fastws_inflate(&inflater, small, size, out, n) == (ptrdiff_t) n && memcmp(out, p, n) == 0);
+    free(out);
+    if (room < n) {
+        out = exactly(room + FASTWS_INFLATE_SLACK);
+        REQUIRE_OF("inflate", fastws_inflate(&inflater, small, size, out, room) == -1);
+        free(out);
+    }
+    free(small);
+    out = exactly(room + FASTWS_INFLATE_SLACK);
+    REQUIRE_OF("inflate", fastws_inflate(&inflater, p, n, out, room) <= (ptrdiff_t) room);
+    free(out);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *input, size_t size)
 {
     const char *names[16];
@@ -153,6 +179,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *input, size_t size)
         mask(kernel, data, n, key, masked);
         in_steps(kernel, data, n, 1 + input[1] % 100, valid >= 0);
     }
+    compressed(data, n, 4 * input[0], (size_t) 512 << input[1] % 7);
     free(points);
     free(masked);
     free(memory);

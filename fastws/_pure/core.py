@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Buffer
 
+    from .._deflate import OwnDeflater
     from ..deflate import Agreement, Deflater, DeflaterKey
 
     Message: TypeAlias = "str | Buffer | PreparedMessage"
@@ -158,7 +159,7 @@ class PreparedMessage:
         """Bytes of payload."""
         return len(self.frame) - self.header
 
-    def _payload_for(self, deflater: Deflater) -> bytes | None:
+    def _payload_for(self, deflater: Deflater | OwnDeflater) -> bytes | None:
         """The payload compressed, once for each kind of ``Deflater``; ``None``: that is no
         shorter.
         """

@@ -44,6 +44,9 @@ AGREEMENTS = [
     for bits in (0, 9)
     for alone in (False, True)
 ]
+OWN = [
+    Agreement(Deflate(), Parameters(True, True, bits), client=False, shared={}) for bits in (9, 15)
+]
 PACKAGES = [
     importlib.import_module(name)
     for name in ("zlib", "zlib_ng.zlib_ng")
@@ -169,6 +172,11 @@ def come_back(plain: bytes) -> None:
             for _ in range(2):
                 payload = deflater.compress(plain)
                 assert inflater.inflate(payload, len(plain), True) == plain
+    for agreement in OWN:
+        assert agreement.deflater is not None
+        payload = agreement.deflater.compress(plain)
+        assert Inflater(zlib, 15, context=False).inflate(payload, len(plain), True) == plain
+        assert agreement.inflate(payload, len(plain)) == plain
 
 
 def negotiate(offers: str) -> None:

@@ -1,10 +1,13 @@
 """Any bytes at any address, into every kernel of this processor: beside Python's own UTF-8 and XOR.
 
+``kernels.c`` also takes them for a message to compress, and for one to decompress.
+
 Byte 0 is the offset of the data in its buffer, bytes 1 to 4 the mask key; the rest is the data.
 """
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator
 
 from fastws._impl import COMPILED
@@ -76,3 +79,9 @@ def seeds() -> Iterator[bytes]:
     for bad in broken:
         for before in (0, 15, 31, 63, 64):
             yield bytes(5) + b"a" * before + bad + b"b" * 20
+    # What kernels.c takes for compressed messages as well.
+    for kind in (zlib.Z_DEFAULT_STRATEGY, zlib.Z_FIXED, zlib.Z_HUFFMAN_ONLY):
+        for level in (0, 6):
+            stream = zlib.compressobj(level, wbits=-15, strategy=kind)
+            payload = stream.compress(bytes(range(9)) * 8 + b"abcdefghij" * 8)
+            yield b"\x30" + bytes(4) + payload + stream.flush(zlib.Z_SYNC_FLUSH)[:-4]

@@ -261,6 +261,7 @@ def test_an_answer_to_something_else_is_an_error(settings: dict[str, Any], answe
         {"threshold": -1},
         {"package": "brotli"},
         {"level": 9, "package": "isal"},
+        {"level": 2, "package": "fastws"},
     ],
 )
 def test_settings_out_of_bounds_are_refused(settings: dict[str, Any]) -> None:
@@ -319,8 +320,11 @@ def test_takeover_makes_similar_messages_smaller(package: str) -> None:
 @pytest.mark.parametrize("level", range(10))
 def test_each_level_works(level: int) -> None:
     for data in documents(3, 2000):
-        deflater = Deflater(Deflate(level=level).deflater_key(15), context=False)
-        assert expand(deflater.compress(data)) == data
+        for alone in (True, False):
+            agreement = agree(alone=alone, level=level)
+            assert agreement.deflater is not None
+            assert expand(agreement.deflater.compress(data)) == data
+            assert expand(agreement.new_deflater().compress(data)) == data
 
 
 @pytest.mark.parametrize("pieces", [1, 2, 50])
@@ -847,7 +851,7 @@ async def test_a_broadcast_is_compressed_once(
 
     monkeypatch.setattr(Deflater, "compress", counted)
     held = Held()
-    async with serve(held, carrier) as server:
+    async with serve(held, carrier, compression=Deflate(package="zlib")) as server:
         peers = [await Peer.open(server, headers=[OFFER]) for _ in range(3)]
         plain = await Peer.open(server)
         await until(lambda: len(server.connections) == 4)
