@@ -8,7 +8,7 @@
 #ifndef FASTWS_DEFLATE_H
 #define FASTWS_DEFLATE_H
 
-#include "platform.h"
+#include "rfc1951.h"
 
 /* Positions have 16 bits, and 0 is none. */
 #define FASTWS_DEFLATE_MAX 65535
@@ -34,8 +34,7 @@ typedef struct {
     uint8_t distance_bits[DEFLATE_DISTANCES];
 } fastws_deflater;
 
-/* RFC 1951 3.2.5.  Of a length, less 3: its symbol, less 257.  Of a symbol: its extra bits, and the
-   first of its lengths. */
+/* Of a length, less 3: its symbol, less 257 (RFC 1951 3.2.5). */
 static const uint8_t deflate_length_symbol[256] = {
     0,  1,  2,  3,  4,  5,  6,  7,  8,  8,  9,  9,  10, 10, 11, 11, 12, 12, 12, 12, 13, 13, 13, 13,
     14, 14, 14, 14, 15, 15, 15, 15, 16, 16, 16, 16, 16, 16, 16, 16, 17, 17, 17, 17, 17, 17, 17, 17,
@@ -49,26 +48,6 @@ static const uint8_t deflate_length_symbol[256] = {
     26, 26, 26, 26, 26, 26, 26, 26, 27, 27, 27, 27, 27, 27, 27, 27, 27, 27, 27, 27, 27, 27, 27, 27,
     27, 27, 27, 27, 27, 27, 27, 27, 27, 27, 27, 27, 27, 27, 27, 28,
 };
-static const uint8_t deflate_length_extra[29] = {0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2,
-                                                 2, 3, 3, 3, 3, 4, 4, 4, 4, 5, 5, 5, 5, 0};
-static const uint8_t deflate_length_base[29] = {0,  1,  2,  3,  4,  5,  6,   7,   8,  10,
-                                                12, 14, 16, 20, 24, 28, 32,  40,  48, 56,
-                                                64, 80, 96, 112, 128, 160, 192, 224, 255};
-/* RFC 1951 3.2.7 */
-static const uint8_t deflate_code_order[DEFLATE_LENGTH_CODES] = {
-    16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15};
-
-FASTWS_INLINE unsigned deflate_top_bit(uint32_t value) /* of a value above 0 */
-{
-#if FASTWS_GNU
-    return 31 - (unsigned)__builtin_clz(value);
-#else
-    unsigned bit = 0;
-    while (value >>= 1)
-        bit++;
-    return bit;
-#endif
-}
 
 FASTWS_INLINE uint32_t deflate_distance_symbol(uint32_t less_1, unsigned *extra)
 {
@@ -76,7 +55,7 @@ FASTWS_INLINE uint32_t deflate_distance_symbol(uint32_t less_1, unsigned *extra)
     *extra = 0;
     if (less_1 < 4)
         return less_1;
-    top = deflate_top_bit(less_1);
+    top = fastws_top_bit(less_1);
     *extra = top - 1;
     return 2 * top + (less_1 >> (top - 1) & 1);
 }
@@ -394,7 +373,7 @@ static size_t deflate_describe(const fastws_deflater *work, deflate_header *head
     }
     deflate_codes(count, DEFLATE_LENGTH_CODES, 7, header->bits, header->codes);
     header->lengths = DEFLATE_LENGTH_CODES;
-    while (!header->bits[deflate_code_order[header->lengths - 1]])
+    while (!header->bits[rfc1951_code_order[header->lengths - 1]])
         header->lengths--;
     size = 5 + 5 + 4 + 3 * header->lengths;
     for (i = 0; i < DEFLATE_LENGTH_CODES; i++)
@@ -410,7 +389,7 @@ static void deflate_write_header(const deflate_header *header, deflate_writer *o
     deflate_put(out, header->lengths - 4, 4);
     deflate_flush(out);
     for (i = 0; i < header->lengths; i++) {
-        deflate_put(out, header->bits[deflate_code_order[i]], 3);
+        deflate_put(out, header->bits[rfc1951_code_order[i]], 3);
         if (i == 15)
             deflate_flush(out);
     }
@@ -454,7 +433,7 @@ static size_t deflate_extra_bits(const fastws_deflater *work)
     size_t size = 0;
     unsigned i;
     for (i = 0; i < 29; i++)
-        size += (size_t)work->literal_count[257 + i] * deflate_length_extra[i];
+        size += (size_t)work->literal_count[257 + i] * rfc1951_length_extra[i];
     for (i = 4; i < DEFLATE_DISTANCES; i++)
         size += (size_t)work->distance_count[i] * (i / 2 - 1);
     return size;
@@ -470,7 +449,7 @@ static void deflate_write_tokens(const fastws_deflater *work, size_t count, defl
             uint32_t length = token >> 16 & 0xFF, distance = token & 0x7FFF;
             unsigned symbol = deflate_length_symbol[length], extra;
             deflate_put(&here, work->literal_code[257 + symbol], work->literal_bits[257 + symbol]);
-            deflate_put(&here, length - deflate_length_base[symbol], deflate_length_extra[symbol]);
+            deflate_put(&here, length + 3 - rfc1951_length_base[symbol], rfc1951_length_extra[symbol]);
             symbol = deflate_distance_symbol(distance, &extra);
             deflate_put(&here, work->distance_code[symbol], work->distance_bits[symbol]);
             deflate_put(&here, distance & ((1u << extra) - 1), extra);

@@ -7,7 +7,7 @@
 #ifndef FASTWS_INFLATE_H
 #define FASTWS_INFLATE_H
 
-#include "platform.h"
+#include "rfc1951.h"
 
 #define INFLATE_LITERALS 288
 #define INFLATE_DISTANCES 30
@@ -38,16 +38,6 @@ typedef struct {
     unsigned literal_root, distance_root;
 } fastws_inflater;
 
-/* RFC 1951 3.2.5 */
-static const uint16_t inflate_length_base[29] = {3,  4,  5,  6,  7,  8,  9,  10,  11,  13,
-                                                 15, 17, 19, 23, 27, 31, 35, 43,  51,  59,
-                                                 67, 83, 99, 115, 131, 163, 195, 227, 258};
-static const uint8_t inflate_length_extra[29] = {0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2,
-                                                 2, 3, 3, 3, 3, 4, 4, 4, 4, 5, 5, 5, 5, 0};
-/* RFC 1951 3.2.7 */
-static const uint8_t inflate_code_order[19] = {16, 17, 18, 0, 8,  7, 9,  6, 10, 5,
-                                               11, 4,  12, 3, 13, 2, 14, 1, 15};
-
 /* What a symbol means, as an entry without its bits; 0 for one that must not occur. */
 FASTWS_INLINE uint32_t inflate_literal_entry(unsigned symbol)
 {
@@ -58,8 +48,8 @@ FASTWS_INLINE uint32_t inflate_literal_entry(unsigned symbol)
     symbol -= 257;
     if (symbol >= 29)
         return 0;
-    return (uint32_t)inflate_length_base[symbol] << 16 | INFLATE_BASE |
-           (uint32_t)inflate_length_extra[symbol] << 8;
+    return (uint32_t)rfc1951_length_base[symbol] << 16 | INFLATE_BASE |
+           (uint32_t)rfc1951_length_extra[symbol] << 8;
 }
 
 FASTWS_INLINE uint32_t inflate_distance_entry(unsigned symbol)
@@ -72,18 +62,6 @@ FASTWS_INLINE uint32_t inflate_distance_entry(unsigned symbol)
 FASTWS_INLINE uint32_t inflate_length_entry(unsigned symbol)
 {
     return (uint32_t)symbol << 16 | INFLATE_LITERAL;
-}
-
-FASTWS_INLINE unsigned inflate_top_bit(uint32_t value) /* of a value above 0 */
-{
-#if FASTWS_GNU
-    return 31 - (unsigned)__builtin_clz(value);
-#else
-    unsigned bit = 0;
-    while (value >>= 1)
-        bit++;
-    return bit;
-#endif
 }
 
 /* Repeat the first `filled` entries until there are 2 ** `bits`, 8 at a time: what is written beyond
@@ -168,7 +146,7 @@ FASTWS_INLINE unsigned inflate_table(const uint8_t *lengths, unsigned symbols, u
         }
         count[length]--;
         if (code != (1u << length) - 1) {
-            unsigned bit = 1u << inflate_top_bit(code ^ ((1u << length) - 1));
+            unsigned bit = 1u << fastws_top_bit(code ^ ((1u << length) - 1));
             code = (code & (bit - 1)) | bit;
         }
     }
@@ -266,7 +244,7 @@ static int inflate_own_codes(fastws_inflater *work, inflate_reader *in)
     for (i = 0; i < count; i++) {
         if (i % 8 == 0 && !inflate_fill(in))
             return 0;
-        of_lengths[inflate_code_order[i]] = (uint8_t)inflate_take(in, 3);
+        of_lengths[rfc1951_code_order[i]] = (uint8_t)inflate_take(in, 3);
     }
     root = inflate_table(of_lengths, 19, INFLATE_LENGTH_ROOT, work->lengths, INFLATE_LENGTH_ENTRIES,
                          inflate_length_entry);

@@ -64,6 +64,9 @@ def run(data: bytes, *, thorough: bool = False) -> None:
     if options & SQUEEZE:
         bits = 9 if options & SMALL_WINDOW else 15
         payload = squeeze(plain, bits, 0 if options & STORED else 6)
+    else:
+        # What refers back beyond the window is found, or not, by how much of it came at once.
+        options &= ~SMALL_WINDOW
     opcode = TEXT if options & IS_TEXT else BINARY
     room = ROOMS[options >> 2 & 3]
     agreement = AGREEMENTS[options & 3]
