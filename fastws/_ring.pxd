@@ -50,7 +50,7 @@ cdef enum:
 cdef class Ring:
     cdef readonly int fd
     cdef uint32_t count               # queued since the last submission
-    cdef uint32_t tail
+    cdef readonly uint32_t tail       # of all that was ever queued, modulo 2 ** 32
     cdef uint32_t mask
     cdef uint32_t completed_mask
     cdef uint32_t *kernel_head
