@@ -1,7 +1,7 @@
 """The poller, for the carrier that adds TLS to it."""
 
 from cpython.object cimport PyObject
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 
 from fastws._carrier cimport Carrier
 from fastws._core cimport Core
@@ -31,11 +31,17 @@ cdef inline void *address(Outbox *box, Segment *segment) noexcept nogil:
     return <void *> segment.start
 
 
+cdef enum:
+    READ_AHEAD = 16                   # sockets read from in one system call
+
+
 cdef class Poller(Carrier):
     cdef readonly Reactor reactor
     cdef readonly object shared_tls   # what connections over TLS share, once there was one
     cdef int epfd
     cdef uint8_t *buffer              # that every socket is read into
+    cdef uint8_t *ahead               # and those that are read from together, each its part; NULL without a ring
+    cdef int32_t got[READ_AHEAD]      # what that brought each: bytes, or an error number, negative, or NOT_TRIED
     cdef epoll_event *events
     cdef dict listeners               # descriptor -> Listening
     cdef bint busy
@@ -52,7 +58,12 @@ cdef class Poller(Carrier):
     cdef uint64_t token(self, Core core) noexcept
     cdef int control(self, int operation, int fd, uint32_t events, uint64_t token) except -1
     cdef int watch(self, Core core) except -1
-    cdef int dispatch(self, epoll_event *event) except -1
+    cdef int dispatch(self, epoll_event *event, int part) except -1
+    cdef Core owner_of(self, epoll_event *event)
+    cdef void read_together(self, epoll_event *events, int count) noexcept
+    cdef bint can_read(self, Core core) noexcept
+    cdef int take(self, Core core, int part) except -1
+    cdef int put_back(self, epoll_event *events, int count, int part) except -1
     cdef int send_together(self, list cores) except -1
     cdef bint can_send(self, Core core) noexcept
     cdef Py_ssize_t queue_sends(self, list cores, Py_ssize_t index) except -1

@@ -4,7 +4,7 @@ An epoll instance is itself a descriptor that can be polled. All WebSocket socke
 loop watches that one descriptor. When it wakes us, one call takes up to ``BATCH`` ready sockets: read into one shared
 buffer, decode, call back, and leave with one ``send`` per connection, those of many connections in one system call
 where the system lets us (``_ring.pyx``). No handle, transport, protocol object or buffer per connection, and one
-wake-up of the loop for many sockets.
+wake-up of the loop for many sockets. With a ring, several sockets are also read from in one system call.
 
 Events carry slot and generation of their connection, never a pointer: a connection that was closed, or whose slot or
 descriptor has another owner, earlier in the same batch is not found. Level-triggered: what we leave undone comes again.
@@ -23,10 +23,10 @@ from libc.stdlib cimport calloc, free, malloc
 from posix.unistd cimport close
 
 from fastws._carrier cimport Carrier
-from fastws._core cimport CLOSED, Core
+from fastws._core cimport CLOSED, OPEN, Core
 from fastws._outbox cimport Outbox, Segment, outbox_sent
 from fastws._reactor cimport Reactor
-from fastws._ring cimport OP_SEND, OP_SENDMSG, RING_ROOM, NOT_TRIED, Ring
+from fastws._ring cimport OP_RECV, OP_SEND, OP_SENDMSG, RING_ROOM, NOT_TRIED, Ring
 
 
 cdef extern from "<sys/socket.h>" nogil:
@@ -57,6 +57,8 @@ cdef enum:
     BATCH = 256                       # sockets served per wake-up, before the loop gets its turn
     READ_SIZE = 262144                # bytes read from one socket per wake-up, so that nobody starves
     DIRECT_FROM = 16384               # missing payload from which it is read straight into the message
+    AHEAD_SIZE = 32768                # bytes read from one of several in one system call
+    AHEAD_STRIDE = AHEAD_SIZE + 576   # between their parts of a buffer: not all in the same sets of a cache
     ACCEPT_BATCH = 64                 # connections accepted per wake-up
     VECTOR = 64                       # segments per sendmsg
     VECTORS = 1024                    # segments per submission to the ring
@@ -111,7 +113,8 @@ cdef class Poller(Carrier):
             return 0
         self.messages = <msghdr *> calloc(RING_ROOM, sizeof(msghdr))
         self.vectors = <iovec *> malloc(VECTORS * sizeof(iovec))
-        if self.messages == NULL or self.vectors == NULL:
+        self.ahead = <uint8_t *> malloc(READ_AHEAD * AHEAD_STRIDE)
+        if self.messages == NULL or self.vectors == NULL or self.ahead == NULL:
             raise MemoryError
         self.reactor.together = self
         return 0
@@ -120,6 +123,7 @@ cdef class Poller(Carrier):
         if self.epfd >= 0:
             close(self.epfd)
         free(self.buffer)
+        free(self.ahead)
         free(self.events)
         free(self.messages)
         free(self.vectors)
@@ -379,25 +383,96 @@ cdef class Poller(Carrier):
     # --- one wake-up of the loop
 
     def _ready(self) -> None:
-        cdef int count, index
+        cdef int count
+        cdef int part = 0
+        cdef int parts = 0
+        cdef epoll_event *event = self.events
+        cdef epoll_event *end
         if self.busy:
             return                    # the loop was run from inside a callback of ours
-        count = epoll_wait(self.epfd, self.events, BATCH, 0)
+        count = epoll_wait(self.epfd, event, BATCH, 0)
         if count <= 0:
             return
+        end = event + count
         self.busy = True
         self.together = count > 1 and self.ring is not None
         try:
             self.reactor.begin_tick()
-            for index in range(count):
-                self.dispatch(&self.events[index])
+            while event < end:
+                parts = min(<int> (end - event), <int> READ_AHEAD)
+                self.read_together(event, parts)
+                for part in range(parts):
+                    self.dispatch(&event[part], part)
+                event += parts
+        except BaseException:
+            self.put_back(event, parts, part + 1)
+            raise
         finally:
             self.busy = False
             self.reactor.end_tick()
 
-    cdef int dispatch(self, epoll_event *event) except -1:
+    cdef Core owner_of(self, epoll_event *event):
+        """The connection that the event is of, unless it is closed or is another one by now."""
         cdef uint32_t slot = <uint32_t> event.data.u64
-        cdef uint32_t generation = <uint32_t> (event.data.u64 >> 32)
+        cdef Core core
+        if slot & IS_LISTENER:
+            return None
+        core = self.reactor.owner(slot)
+        if core is None or self.reactor.generations[slot] != <uint32_t> (event.data.u64 >> 32):
+            return None
+        return None if core._state == CLOSED else core
+
+    cdef void read_together(self, epoll_event *events, int count) noexcept:
+        """Read from those of these sockets that have something, if they are several, in one system call."""
+        cdef int[READ_AHEAD] part
+        cdef int index
+        cdef int wanted = 0
+        cdef Core core
+        for index in range(count):
+            self.got[index] = NOT_TRIED
+            if self.together and events[index].events & EPOLLIN:
+                core = self.owner_of(&events[index])
+                if core is not None and self.can_read(core):
+                    part[wanted] = index
+                    wanted += 1
+        if wanted < 2:
+            return
+        for index in range(wanted):
+            core = self.owner_of(&events[part[index]])
+            self.ring.queue(OP_RECV, core.fd, self.ahead + part[index] * AHEAD_STRIDE, AHEAD_SIZE)
+        self.ring.submit()
+        for index in range(wanted):
+            self.got[part[index]] = self.ring.results[index]
+
+    cdef bint can_read(self, Core core) noexcept:
+        """Whether ``read`` would be called for ``core``, and would not read straight into a message."""
+        cdef uint8_t *where
+        return (
+            <PyObject *> core.carrier == <PyObject *> self
+            and core._state == OPEN       # before, its socket may be given to somebody else
+            and core.reading
+            and core.direct_space(&where) < DIRECT_FROM
+        )
+
+    cdef int put_back(self, epoll_event *events, int count, int part) except -1:
+        """What was read but not dispatched, because of an exception, waits for the next tick."""
+        cdef Core core
+        cdef int32_t got
+        while part < count:
+            core = self.owner_of(&events[part])
+            got = self.got[part]
+            if core is not None and got > 0:
+                core.held = True
+                core.keep(self.ahead + part * AHEAD_STRIDE, got, None)
+                self.reactor.touch(core)
+            elif core is not None and got < 0 and got != -EAGAIN and got != -EINTR and got != NOT_TRIED:
+                core.fail_later(OSError(-got, os.strerror(-got)))
+            part += 1
+        return 0
+
+    cdef int dispatch(self, epoll_event *event, int part) except -1:
+        """Do what the event asks for; ``got[part]`` is what has been read already."""
+        cdef uint32_t slot = <uint32_t> event.data.u64
         cdef Core core
         cdef bint listed                  # to be settled already, by what another one's callback did: never twice
         if slot & IS_LISTENER:
@@ -405,19 +480,20 @@ cdef class Poller(Carrier):
             if listening is not None:
                 self.accept(<Listening> listening)
             return 0
-        core = self.reactor.owner(slot)
-        if core is None or self.reactor.generations[slot] != generation:
+        core = self.owner_of(event)
+        if core is None:
             return 0
-        if core._state == CLOSED:
-            return 0
-        if not core.reading and event.events & (EPOLLERR | EPOLLHUP):
+        if not core.reading and event.events & (EPOLLERR | EPOLLHUP) and self.got[part] == NOT_TRIED:
             return core.lost(ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET)))
-        if core.reading and event.events & (EPOLLIN | EPOLLERR | EPOLLHUP):
+        if self.got[part] != NOT_TRIED or core.reading and event.events & (EPOLLIN | EPOLLERR | EPOLLHUP):
             # Marked, so that what its own callbacks send leaves with the flush below.
             listed = core.dirty
             core.dirty = True
             try:
-                core.carrier.read(core)
+                if self.got[part] != NOT_TRIED:
+                    self.take(core, part)
+                else:
+                    core.carrier.read(core)
             except BaseException as error:
                 core.lost(error)
                 if not isinstance(error, Exception):
@@ -433,6 +509,20 @@ cdef class Poller(Carrier):
         if self.together and core.box != NULL and core.box.total <= WAITS_UP_TO:
             return self.reactor.touch(core)
         return core.settle()
+
+    cdef int take(self, Core core, int part) except -1:
+        """What ``read_together`` brought for ``core``."""
+        cdef int32_t got = self.got[part]
+        if got > 0:
+            core.received(self.ahead + part * AHEAD_STRIDE, got)
+            if got == AHEAD_SIZE and core.reading and core._state != CLOSED:
+                return self.read(core)
+            return 0
+        if got == 0:
+            return core.end_reached()
+        if got == -EAGAIN or got == -EINTR:
+            return 0                  # epoll says it again
+        return core.lost(OSError(-got, os.strerror(-got)))
 
     cdef int read(self, Core core) except -1:
         cdef uint8_t *where

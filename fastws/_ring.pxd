@@ -1,4 +1,4 @@
-"""Sends of many sockets in one system call, by io_uring."""
+"""Sends, and reads, of many sockets in one system call, by io_uring."""
 
 from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 
@@ -39,12 +39,13 @@ cdef extern from *:
         pass
 
 cdef enum:
-    RING_ROOM = 256          # sends per system call
+    RING_ROOM = 256          # of them per system call
     NOT_TRIED = -2147483648  # the result of one that the kernel did not look at
 
 cdef enum:
     OP_SENDMSG = 9
     OP_SEND = 26
+    OP_RECV = 27
 
 
 cdef class Ring:
@@ -62,14 +63,14 @@ cdef class Ring:
     cdef void *rings
     cdef size_t rings_size
     cdef size_t entries_size
-    cdef int32_t results[RING_ROOM]   # by order of queueing: bytes sent, or an error number, negative
+    cdef int32_t results[RING_ROOM]   # by order of queueing: bytes moved, or an error number, negative
 
     cdef int submit(self) noexcept
     cdef int enter(self, uint32_t submit, uint32_t wait) noexcept
     cdef void close(self) noexcept
 
     cdef inline void queue(self, int opcode, int fd, const void *data, uint32_t length) noexcept:
-        """Queue a send; what ``data`` points to must stay until ``submit()`` returns. At most ``RING_ROOM`` fit."""
+        """Queue one; what ``data`` points to must stay until ``submit()`` returns. At most ``RING_ROOM`` fit."""
         cdef sqe *entry = &self.entries[(self.tail + self.count) & self.mask]
         entry.opcode = opcode
         entry.fd = fd

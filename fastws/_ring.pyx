@@ -1,10 +1,11 @@
-"""Sends of many sockets in one system call, by io_uring.
+"""Sends, and reads, of many sockets in one system call, by io_uring.
 
-A ring is used as a list of system calls, and never waits: with ``MSG_DONTWAIT``, a send is over when ``io_uring_enter``
-returns, so that there is nothing in flight, no buffer to keep, and the outcome is that of ``send`` or ``sendmsg``.
+A ring is used as a list of system calls, and never waits: with ``MSG_DONTWAIT``, each is over when ``io_uring_enter``
+returns, so that there is nothing in flight, no buffer to keep, and the outcome is that of ``send``, ``sendmsg`` or
+``recv``.
 
 What it saves is the way into the kernel and back. Where there is no ring (before Linux 5.18, or forbidden, as the
-default profiles of Docker and Podman and ``kernel.io_uring_disabled`` do), everything is sent one by one.
+default profiles of Docker and Podman and ``kernel.io_uring_disabled`` do), every socket has its own calls.
 """
 
 import os
@@ -128,7 +129,7 @@ cdef class Ring:
                 return taken
 
     cdef int submit(self) noexcept:
-        """Send what is queued; how many there were. ``results`` has the outcomes."""
+        """Do what is queued; how many there were. ``results`` has the outcomes."""
         cdef uint32_t count = self.count
         cdef uint32_t first = self.tail
         cdef uint32_t taken = 0

@@ -1,4 +1,4 @@
-"""Many sends in one system call: the outcome is that of one by one, whatever happens to some."""
+"""Many sends or reads in one system call: the outcome is that of one by one, come what may."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 
 import fastws
 from fastws._loop import reactor_of
-from tests.conftest import available_carriers
+from tests.conftest import available_carriers, loop_factory
 from tests.fastws.client import Echo, Peer, Recorder, frame, serve, turns
 from tests.fastws.reference import TEXT
 
@@ -85,7 +85,8 @@ async def test_every_one_of_many_that_speak_at_once_is_answered(sending: str) ->
                 for _ in range(1 + number % 3):
                     assert await peer.message() == f"{number} of {round_}"
         if ring():
-            assert ring().tail - before > MANY, "they left one by one"
+            # Three rounds of as many sends, and of as many reads.
+            assert ring().tail - before > 4 * MANY, "they came or left one by one"
 
 
 async def test_the_ring_is_used_where_there_is_one_unless_the_variable_says_no(
@@ -218,6 +219,113 @@ async def test_a_ring_that_fails_costs_nobody_a_message(sending: str) -> None:
             peer.send_now(frame(TEXT, b"again"))
         for peer in peers:
             assert await peer.message() == "again"
+
+
+async def test_more_than_is_read_together_comes_whole_and_in_order(sending: str) -> None:
+    """Of several that are ready, each is read up to a bound at first."""
+    sizes = (0, 1, 125, 1000, 32_760, 32_768, 40_000, 100_000, 3)
+    sent = [b"%d" % size + b"x" * size for size in sizes]
+    async with serve(Echo(), "auto") as server, contextlib.AsyncExitStack() as stack:
+        peers = await open_peers(stack, server, 5)
+        for peer in peers:
+            for message in sent:
+                await peer.send(frame(TEXT, message))
+        for peer in peers:
+            for message in sent:
+                assert await peer.message() == message.decode()
+
+
+async def test_large_messages_in_parts_of_many_at_once(sending: str) -> None:
+    message = b"m" * 300_000
+    whole = frame(TEXT, message)
+    async with serve(Echo(), "auto") as server, contextlib.AsyncExitStack() as stack:
+        peers = await open_peers(stack, server, 4)
+        for start in range(0, len(whole), 50_000):
+            for peer in peers:
+                await peer.send(whole[start : start + 50_000])
+        for peer in peers:
+            assert await peer.message() == message.decode()
+
+
+async def test_those_that_speak_and_end_at_once_are_heard_and_then_lost(sending: str) -> None:
+    recorder = Recorder()
+    async with serve(recorder, "auto") as server:
+        peers = [await Peer.open(server) for _ in range(9)]
+        for number, peer in enumerate(peers):
+            if number % 3:
+                peer.send_now(frame(TEXT, b"%d" % number))
+        for number, peer in enumerate(peers):
+            if number % 3 == 2:
+                peer.reset()
+            else:
+                peer.close()
+        codes = [(await recorder.closed.get())[1] for _ in peers]
+        assert codes == [1006] * len(peers)
+        heard = {await recorder.messages.get() for _ in range(recorder.messages.qsize())}
+        assert {"1", "4", "7"} <= heard <= {"1", "2", "4", "5", "7", "8"}
+
+
+async def test_readers_that_are_slow_do_not_lose_what_was_read_for_them(sending: str) -> None:
+    start = asyncio.Event()
+
+    async def handler(ws: fastws.Connection) -> None:
+        await start.wait()
+        async for message in ws:
+            await asyncio.sleep(0)
+            ws.send(message)
+
+    async with (
+        serve(handler, "auto", max_queue=2) as server,
+        contextlib.AsyncExitStack() as stack,
+    ):
+        peers = await open_peers(stack, server, 6)
+        for round_ in range(3):
+            for peer in peers:
+                peer.send_now(b"".join(frame(TEXT, b"%d.%d" % (round_, n)) for n in range(10)))
+            await turns(5)
+        start.set()
+        for peer in peers:
+            for round_ in range(3):
+                for number in range(10):
+                    assert await peer.message() == f"{round_}.{number}"
+
+
+def test_what_was_read_is_not_lost_when_the_loop_is_interrupted(
+    sending: str, loop_kind: str
+) -> None:
+    """``KeyboardInterrupt`` in the callback of one, while others of its batch wait for theirs."""
+
+    class Interrupted(Recorder):
+        def on_message(self, ws: fastws.Connection, message: str | bytes) -> None:
+            if message == "interrupt":
+                raise KeyboardInterrupt
+            super().on_message(ws, message)
+
+    async def start() -> tuple[fastws.Server, list[Peer]]:
+        server = await serve(recorder, "auto")
+        return server, [await Peer.open(server) for _ in range(12)]
+
+    async def finish() -> set[str | bytes]:
+        async with asyncio.timeout(10):
+            heard = {await recorder.messages.get() for _ in range(11)}
+        for peer in peers:
+            peer.close()
+        server.close()
+        await server.wait_closed()
+        assert recorder.messages.empty()
+        return heard
+
+    async def speak() -> None:
+        for number, peer in enumerate(peers):
+            peer.send_now(frame(TEXT, b"interrupt" if number == 4 else b"%d" % number))
+        await asyncio.sleep(5)
+
+    recorder = Interrupted()
+    with asyncio.Runner(loop_factory=loop_factory(loop_kind)) as runner:
+        server, peers = runner.run(start())
+        with pytest.raises(KeyboardInterrupt):
+            runner.get_loop().run_until_complete(speak())
+        assert runner.run(finish()) == {str(number) for number in range(12) if number != 4}
 
 
 def test_rings_go_with_their_loops(sending: str) -> None:
