@@ -33,8 +33,9 @@ class Administration:
     ) -> None:
         """Put clients into a channel, and tell them. Who is in it already stays as it is.
 
-        Raises `Refused`: 100 engine.
+        Raises `Refused`: 100 engine, 110 when the end of the terms is past.
         """
+        expiry(terms.expire_at, self._node.wall())
         for session in sessions:
             try:
                 subscription, told = await self._node.members.enter(
@@ -60,11 +61,18 @@ class Administration:
     async def refresh(
         self, sessions: Collection[Session], expire_at: float, info: Raw | UnsetType
     ) -> None:
-        """Give connections another end (Unix time; 0 for never), and another ``conn_info``."""
+        """Give connections another end (Unix time; 0 for never), and another ``conn_info``.
+
+        Those whose end would be past are closed (3005).
+        """
+        try:
+            told = expiry(expire_at, self._node.wall())
+        except Refused:
+            await self._node.disconnect_all(sessions, codes.CONNECTION_EXPIRED)
+            return
         for session in sessions:
             session.expire_at = expire_at
             self._node.admission.schedule(session)
-            told = expiry(expire_at, self._node.wall())
             session.transport.send(session.endpoint.protocol.refreshed(told), True)
             await self._node.admission.show(session, info)
 

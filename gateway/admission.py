@@ -48,13 +48,15 @@ class Admission:
         client without a token is let in by the application, if that wants to be asked. In dev mode
         anyone else comes in, and ``data`` becomes what others see of it.
 
-        Raises `Refused`: 109 token expired, 100 keys, application or engine out of reach, 102 a
-        channel of an unknown namespace; `Disconnected`: 3500 invalid token, 3501 connected already
-        or no token, 3504 too many connections, 3505 too many channels, 3507 not this user.
+        Raises `Refused`: 109 token expired, 110 its end is past, 100 keys, application or engine
+        out of reach, 102 a channel of an unknown namespace; `Disconnected`: 3500 invalid token,
+        3501 connected already or no token, 3504 too many connections, 3505 too many channels,
+        3507 not this user.
         """
         if session.info is not None:
             raise Disconnected(codes.INVALID_REQUEST, "client has connected already")
         token, session.token = token or session.token, ""
+        session.credentials = None
         client = new_id()
         told: Raw | UnsetType = UNSET
         if token:
@@ -77,6 +79,7 @@ class Admission:
             raise Disconnected(codes.NOT_PERMITTED, "the user is blocked")
         if claims.sub and not self._node.limits.check_user(self._node.clients.count(claims.sub)):
             raise Disconnected(codes.CONNECTION_LIMIT, "the user has too many connections")
+        end = expiry(claims.expires, self._node.wall())
         session.expire_at = claims.expires
         session.info = ClientInfo(client, claims.sub, claims.info)
         self._evict_others(session)
@@ -86,7 +89,8 @@ class Admission:
         except Refused:
             await self._withdraw(session)
             raise
-        end = Expiry() if self._renews(session) else expiry(session.expire_at, self._node.wall())
+        if self._renews(session):
+            end = Expiry()
         return Connected(session.info, end, subs, told)
 
     async def _admit(self, token: str) -> ConnectionClaims:
@@ -154,8 +158,9 @@ class Admission:
     async def refresh(self, session: Session, token: str) -> Expiry:
         """Take a new token for a connection.
 
-        Raises `Disconnected`: 3500 invalid token or another user's, 3501 none, 3005 expired, 3010
-        when it is for other channels than the client is in.
+        Raises `Refused`: 110 when the new end is past; `Disconnected`: 3500 invalid token or
+        another user's, 3501 none, 3005 expired, 3010 when it is for other channels than the client
+        is in.
         """
         if not token:
             raise Disconnected(codes.INVALID_REQUEST, "refresh needs a token")
@@ -167,6 +172,7 @@ class Admission:
             raise Disconnected(codes.INVALID_TOKEN, str(error)) from None
         if claims.sub != session.user:
             raise Disconnected(codes.INVALID_TOKEN, "the token is for another user")
+        end = expiry(claims.expires, self._node.wall())
         session.credentials = Credentials(claims.jti, claims.iat, claims.meta)
         session.expire_at = claims.expires
         self.schedule(session)
@@ -178,7 +184,7 @@ class Admission:
         }
         if mine != set(claims.subs):
             raise Disconnected(codes.INSUFFICIENT_STATE, "the token is for other channels")
-        return expiry(claims.expires, self._node.wall())
+        return end
 
     async def show(self, session: Session, conn_info: Raw | UnsetType) -> None:
         """Change what others see of a client, if there is something new."""

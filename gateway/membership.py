@@ -55,9 +55,14 @@ _AT_ONCE = 500
 
 
 def expiry(expire_at: float, now: float) -> Expiry:
-    """What a client is told of an end in Unix time, 0 for never."""
+    """What a client is told of an end in Unix time, 0 for never.
+
+    Raises `Refused`: 110 for one in the past.
+    """
     if not expire_at:
         return Expiry()
+    if expire_at <= now:
+        raise Refused(codes.EXPIRED)
     return Expiry(True, int(min(max(expire_at - now, 1), MAX_TTL)))
 
 
@@ -111,8 +116,8 @@ class Membership:
         When it returns, publications may follow at once. `joined` is the second half, to be called
         when the client has been told. Raises `Refused`: 105 subscribed already, 106 too many
         channels, 107 bad name or filter, 102 no such namespace, 103 not allowed, 109 token expired,
-        112 what it missed is gone and it must have it, 100 engine; or `Disconnected` (3500) for
-        somebody else's token.
+        110 its end is past, 112 what it missed is gone and it must have it, 100 engine; or
+        `Disconnected` (3500) for somebody else's token.
         """
         name = request.channel
         options = self.rules.check(name)
@@ -248,8 +253,8 @@ class Membership:
     async def refresh(self, session: Session, name: str, token: str) -> Expiry:
         """Take a new token for a subscription.
 
-        Raises `Refused`: 103 not subscribed, 107 no token; or `Disconnected`: 3500, or 3005 when
-        the token has expired.
+        Raises `Refused`: 103 not subscribed, 107 no token, 110 when the new end is past; or
+        `Disconnected`: 3500, or 3006 when the token has expired.
         """
         subscription = session.find(self._hub.channels.get(name))
         if subscription is None:
@@ -263,11 +268,12 @@ class Membership:
         except InvalidToken as error:
             raise Disconnected(codes.INVALID_TOKEN, str(error)) from None
         self._check_holder(session, name, claims)
+        end = expiry(claims.expires, self._clock())
         assert session.info is not None
         subscription.info = with_channel_info(session.info, claims.info)
         subscription.expire_at = claims.expires
         self._schedule(session)
-        return expiry(claims.expires, self._clock())
+        return end
 
     # -- in, whoever asks
 
@@ -283,10 +289,11 @@ class Membership:
         """Put a session into a channel on terms that have been checked.
 
         ``since`` is where the client left off, if it wants what it missed. Raises `Refused`: 100,
-        105, 110 when the client has gone meanwhile; `Disconnected` (3010) when publications were
-        lost while its history was read.
+        105, 110 when the end of the terms is past or the client has gone meanwhile; `Disconnected`
+        (3010) when publications were lost while its history was read.
         """
         hub, engine = self._hub, self._engine
+        end = expiry(terms.expire_at, self._clock())
         channel = hub.reserve(name)
         subscription = subscription_on(terms, session, channel, server_side)
         entered = False
@@ -318,7 +325,6 @@ class Membership:
         if terms.expire_at:
             self._schedule(session)
             if not self._renews(subscription):
-                end = expiry(terms.expire_at, self._clock())
                 result.expires, result.ttl = end.expires, end.ttl
         result.data = terms.data
         return subscription, result

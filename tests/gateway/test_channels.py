@@ -18,6 +18,7 @@ from tests.gateway.tokens import SECRET, token
 DENIED = {"error": {"code": 103, "message": "permission denied"}}
 UNKNOWN = {"error": {"code": 102, "message": "unknown channel"}}
 EXPIRED = {"error": {"code": 109, "message": "token expired"}}
+PAST = {"error": {"code": 110, "message": "expired"}}
 
 
 def config(*namespaces: dict[str, Any], **options: Any) -> Config:
@@ -226,6 +227,19 @@ async def test_a_refreshed_subscription_goes_on() -> None:
         assert client.take() == []
         world.turn(600)
         assert client.take()[0]["push"]["unsubscribe"]["code"] == 2501
+
+
+async def test_a_subscription_whose_end_is_past_is_error_110() -> None:
+    async with World(config()) as world:
+        client = ann(world)
+        past = token("ann", channel="a", expire_at=int(world.now), info=2)
+        assert client.ask({"subscribe": {"channel": "a", "token": past}}) == PAST
+        assert world.node.hub.channels == {}
+        may(client, "subscribe", "a", token=token("ann", channel="a", exp=world.now + 60, info=1))
+        assert client.ask({"sub_refresh": {"channel": "a", "token": past}}) == PAST
+        [subscription] = client.session.subscriptions
+        assert subscription.expire_at == world.now + 60
+        assert subscription.info.chan_info == Raw(b"1")
 
 
 async def test_the_earliest_end_comes_first_whatever_the_order() -> None:

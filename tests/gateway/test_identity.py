@@ -10,6 +10,7 @@ from msgspec import UNSET, Raw
 import fastws
 from gateway import codes
 from gateway.auth.handshake import OriginCheck, select_subprotocol, token_of
+from gateway.channels.grants import Grant, Source
 from gateway.config import Config, TokenSource, load
 from tests.gateway.fakes import Client, World
 from tests.gateway.tokens import RSA_KEY, SECRET, token
@@ -202,6 +203,44 @@ async def test_a_refreshed_connection_goes_on() -> None:
         assert client.ask({"refresh": {"token": token(expire_at=0)}})["refresh"].get("ttl") is None
         world.turn(1e6)
         assert client.closed is None
+
+
+EXPIRED = {"error": {"code": 110, "message": "expired"}}
+
+
+async def test_a_connection_whose_end_is_past_is_error_110_and_a_later_one_may_follow() -> None:
+    async with World(config(client__allow_anonymous_connect_without_token=True)) as world:
+        client = world.open()
+        for end in 1, world.now:
+            text = token(expire_at=int(end), meta={"a": 1}, channels=["a"])
+            assert client.ask({"connect": {"token": text}}) == EXPIRED
+        assert (len(world.node.clients), world.node.hub.channels) == (0, {})
+        client.connect()
+        assert client.session.credentials is None
+        reply = world.open().ask({"connect": {"token": token(expire_at=int(world.now) + 9)}})
+        assert reply["connect"]["ttl"] == 9
+
+
+async def test_a_refresh_to_an_end_that_is_past_is_error_110_and_changes_nothing() -> None:
+    async with World(config()) as world:
+        client = ann(world, exp=world.now + 60, info=1)
+        text = token(expire_at=int(world.now), info=2)
+        assert client.ask({"refresh": {"token": text}}) == EXPIRED
+        assert client.session.expire_at == world.now + 60
+        assert client.session.info is not None
+        assert client.session.info.conn_info == Raw(b"1")
+
+
+async def test_a_backend_can_not_give_an_end_that_is_past() -> None:
+    async with World(config()) as world:
+        client = ann(world)
+        terms = Grant(Source.SERVER_API, expire_at=world.now)
+        with pytest.raises(codes.Refused, match="110"):
+            await world.node.administration.subscribe([client.session], "a", terms)
+        assert world.node.hub.channels == {}
+        await world.node.administration.refresh([client.session], world.now, UNSET)
+        assert client.take() == []
+        assert client.closed == (3005, "connection expired")
 
 
 @pytest.mark.parametrize(
