@@ -19,7 +19,7 @@ from gateway import codes
 from gateway.app.calls import AppCalls
 from gateway.auth import InvalidToken, SubscriptionClaims, TokenExpired, TokenVerifier
 from gateway.channels import BadFilter, ChannelRules, TagFilter
-from gateway.channels.deltas import chain
+from gateway.channels.deltas import DELTA_TYPES, chain
 from gateway.channels.grants import Grant, Source, grant
 from gateway.channels.lagging import lag_policy
 from gateway.channels.recovery import recover_cache, recover_stream
@@ -29,6 +29,7 @@ from gateway.engines import Engine, HistoryQuery, HistorySettings
 from gateway.hub import Channel, Hub
 from gateway.model import (
     MUST_RECOVER,
+    SHARED_POLL,
     Expiry,
     Publication,
     StreamPosition,
@@ -115,11 +116,16 @@ class Membership:
 
         When it returns, publications may follow at once. `joined` is the second half, to be called
         when the client has been told. Raises `Refused`: 105 subscribed already, 106 too many
-        channels, 107 bad name or filter, 102 no such namespace, 103 not allowed, 109 token expired,
-        110 its end is past, 112 what it missed is gone and it must have it, 100 engine; or
-        `Disconnected` (3500) for somebody else's token.
+        channels, 107 bad name or filter, 102 no such namespace, 103 not allowed, 108 no such type,
+        109 token expired, 110 its end is past, 112 what it missed is gone and it must have it, 100
+        engine; or `Disconnected`: 3500 for somebody else's token, 3501 for a kind of delta that
+        there is not.
         """
         name = request.channel
+        if request.delta and request.delta not in DELTA_TYPES:
+            raise Disconnected(codes.INVALID_REQUEST, "an unknown kind of delta")
+        if request.type == SHARED_POLL:
+            raise Refused(codes.NOT_AVAILABLE)
         options = self.rules.check(name)
         if session.find(self._hub.channels.get(name)) is not None:
             raise Refused(codes.ALREADY_SUBSCRIBED)
@@ -179,6 +185,8 @@ class Membership:
     ) -> Grant:
         """What the client is allowed in the channel, and wants of it."""
         name, user = request.channel, session.user
+        if request.type:
+            raise Refused(codes.PERMISSION_DENIED)
         if request.token:
             claims = await self._claims(request.token)
             self._check_holder(session, name, claims)
@@ -218,7 +226,9 @@ class Membership:
         sees_presence = self.rules.may_see_presence(options, user, True)
         if request.join_leave and options.join_leave and sees_presence:
             terms.push_join_leave = True
-        if request.tf is not None and options.allow_tags_filter:
+        if request.tf is not None:
+            if not options.allow_tags_filter:
+                raise Refused(codes.BAD_REQUEST)
             try:
                 terms.filter = TagFilter(request.tf)
             except BadFilter as error:
@@ -327,6 +337,7 @@ class Membership:
             if not self._renews(subscription):
                 result.expires, result.ttl = end.expires, end.ttl
         result.data = terms.data
+        result.was_recovering = result.was_recovering or since is not None
         return subscription, result
 
     async def _catch_up(

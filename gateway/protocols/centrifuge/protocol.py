@@ -166,7 +166,7 @@ class CentrifugeJson:
         try:
             publish = command.publish
             if publish is not None:
-                if not publish.channel or isinstance(publish.data, UnsetType):
+                if not publish.channel or isinstance(publish.data, UnsetType) or publish.type:
                     return None
                 if batch is not None:
                     batch.flush_subscribed()
@@ -208,8 +208,11 @@ class CentrifugeJson:
 
         if command.publish is not None:
             request = command.publish
-            if not request.channel or isinstance(request.data, UnsetType):
-                raise _bad_request("publish needs a channel and data")
+            _require_channel(request.channel)
+            if isinstance(request.data, UnsetType):
+                raise Refused(codes.BAD_REQUEST)
+            if request.type:
+                raise Refused(codes.PERMISSION_DENIED)
             batch.flush_subscribed()
             await node.publish(request.channel, request.data, session)
             return Reply(number, publish=EMPTY)
