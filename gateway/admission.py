@@ -172,18 +172,16 @@ class Admission:
             raise Disconnected(codes.INVALID_TOKEN, str(error)) from None
         if claims.sub != session.user:
             raise Disconnected(codes.INVALID_TOKEN, "the token is for another user")
+        if not _fits(session, claims.subs):
+            raise Disconnected(codes.INSUFFICIENT_STATE, "the token is for other channels")
         end = expiry(claims.expires, self._node.wall())
-        session.credentials = Credentials(claims.jti, claims.iat, claims.meta)
+        meta = claims.meta
+        if isinstance(meta, UnsetType) and session.credentials is not None:
+            meta = session.credentials.meta
+        session.credentials = Credentials(claims.jti, claims.iat, meta)
         session.expire_at = claims.expires
         self.schedule(session)
         await self.show(session, claims.info)
-        mine = {
-            each.channel.name
-            for each in session.subscriptions
-            if each.terms.source is Source.CONNECTION_TOKEN
-        }
-        if mine != set(claims.subs):
-            raise Disconnected(codes.INSUFFICIENT_STATE, "the token is for other channels")
         return end
 
     async def show(self, session: Session, conn_info: Raw | UnsetType) -> None:
@@ -193,9 +191,8 @@ class Admission:
             return
         session.info = ClientInfo(old.client, old.user, conn_info)
         for subscription in session.subscriptions:
-            subscription.info = with_channel_info(session.info, subscription.info.chan_info)
-            if subscription.terms.presence:
-                await self._node.engine.presence_add(subscription.channel.name, subscription.info)
+            info = with_channel_info(session.info, subscription.info.chan_info)
+            await self._node.members.show(subscription, info)
 
     # -- a client's time
 
@@ -256,3 +253,13 @@ class Admission:
         session.expire_at = reply.expire_at
         self.schedule(session)
         await self.show(session, info)
+
+
+def _fits(session: Session, subs: Mapping[str, SubscribeOptions]) -> bool:
+    """Whether a client is in all channels of a new token, and by the old one in no others."""
+    own, all_ = set(), set()
+    for subscription in session.subscriptions:
+        all_.add(subscription.channel.name)
+        if subscription.terms.source is Source.CONNECTION_TOKEN:
+            own.add(subscription.channel.name)
+    return own <= subs.keys() <= all_

@@ -30,6 +30,7 @@ from gateway.hub import Channel, Hub
 from gateway.model import (
     MUST_RECOVER,
     SHARED_POLL,
+    ClientInfo,
     Expiry,
     Publication,
     StreamPosition,
@@ -279,11 +280,22 @@ class Membership:
             raise Disconnected(codes.INVALID_TOKEN, str(error)) from None
         self._check_holder(session, name, claims)
         end = expiry(claims.expires, self._clock())
-        assert session.info is not None
-        subscription.info = with_channel_info(session.info, claims.info)
         subscription.expire_at = claims.expires
         self._schedule(session)
+        assert session.info is not None
+        await self.show(subscription, with_channel_info(session.info, claims.info))
         return end
+
+    async def show(self, subscription: Subscription, info: ClientInfo) -> None:
+        """Change how a client is seen in a channel."""
+        if info == subscription.info:
+            return
+        subscription.info = info
+        if subscription.terms.presence:
+            channel = subscription.channel
+            await self._engine.presence_add(channel.name, info)
+            if subscription.session.find(channel) is None:  # it has left meanwhile
+                await self._engine.presence_remove(channel.name, info)
 
     # -- in, whoever asks
 

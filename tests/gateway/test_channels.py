@@ -230,6 +230,16 @@ async def test_a_refreshed_subscription_goes_on() -> None:
         assert client.take()[0]["push"]["unsubscribe"]["code"] == 2501
 
 
+async def test_a_refresh_can_change_what_others_see_in_the_channel() -> None:
+    async with World(config(presence=True)) as world:
+        client = ann(world)
+        may(client, "subscribe", "a", token=token("ann", channel="a", info=1))
+        text = token("ann", channel="a", info=2)
+        assert client.ask({"sub_refresh": {"channel": "a", "token": text}}) == {"sub_refresh": {}}
+        [present] = (await world.node.presence("a")).values()
+        assert present.chan_info == Raw(b"2")
+
+
 async def test_a_subscription_whose_end_is_past_is_error_110() -> None:
     async with World(config()) as world:
         client = ann(world)

@@ -12,7 +12,8 @@ from gateway import codes
 from gateway.auth.handshake import OriginCheck, select_subprotocol, token_of
 from gateway.channels.grants import Grant, Source
 from gateway.config import Config, TokenSource, load
-from tests.gateway.fakes import Client, World
+from gateway.engines import MemoryEngine
+from tests.gateway.fakes import Client, SlowEngine, World
 from tests.gateway.tokens import RSA_KEY, SECRET, token
 
 INVALID = (3500, "invalid token")
@@ -266,6 +267,50 @@ async def test_a_refresh_can_change_what_others_see() -> None:
         client.ask({"refresh": {"token": token(info={"name": "Anna"}, channels=["a"])}})
         [present] = (await world.node.presence("a")).values()
         assert present.conn_info == Raw(b'{"name":"Anna"}')
+
+
+async def test_a_refresh_keeps_what_it_does_not_name() -> None:
+    async with World(config()) as world:
+        client = ann(world, jti="1", meta={"a": 1}, info=1)
+        for claims, meta in ({"jti": "2"}, b'{"a":1}'), ({"meta": 3}, b"3"):
+            client.ask({"refresh": {"token": token(**claims)}})
+            known, info = client.session.credentials, client.session.info
+            assert known is not None and info is not None
+            assert (known.token_id, known.meta) == (claims.get("jti", ""), Raw(meta))
+            assert info.conn_info == Raw(b"1")
+
+
+async def test_a_refresh_may_name_any_channel_that_the_client_is_in() -> None:
+    feature = "client__subscribe_to_user_personal_channel__"
+    keys = {
+        feature + "enabled": True,
+        "channel__without_namespace__allow_subscribe_for_client": True,
+    }
+    async with World(config(**keys)) as world:
+        client = ann(world, channels=["#ann", "a"])
+        client.ask({"subscribe": {"channel": "b"}})
+        for channels in ["#ann", "a"], ["a"], ["a", "b"]:
+            assert "refresh" in client.ask({"refresh": {"token": token(channels=channels)}})
+        client.send({"id": 2, "refresh": {"token": token(channels=["b"], info=2)}})
+        assert client.closed == (3010, "insufficient state")
+
+
+async def test_one_who_leaves_while_a_refresh_is_shown_is_seen_no_more() -> None:
+    engine = SlowEngine()
+    async with World(config(channel__without_namespace__presence=True), engine) as world:
+        client = world.open()
+        client.send({"id": 1, "connect": {"token": token(info=1, channels=["a"])}})
+        for _ in range(4):
+            await engine.let_go()
+        client.send({"id": 2, "refresh": {"token": token(info=2, channels=["a"])}})
+        adding, engine.waiting = engine.waiting, []
+        client.leave()
+        for _ in range(4):
+            await engine.let_go()
+        engine.waiting = adding
+        for _ in range(4):
+            await engine.let_go()
+        assert await MemoryEngine.presence(engine, "a") == {}
 
 
 # -- sent away
