@@ -7,6 +7,7 @@ import binascii
 import re
 import time
 from collections.abc import Callable
+from decimal import Decimal
 from typing import Annotated, Any, TypeVar
 
 import jwt
@@ -245,8 +246,7 @@ class TokenVerifier:
 
     def _with_user(self, claims: _Claims, content: bytes) -> _Claims:
         value = _anything.decode(content).get(self._settings.user_id_claim, "")
-        user = value if isinstance(value, str) else str(value)
-        return msgspec.structs.replace(claims, sub=user)
+        return msgspec.structs.replace(claims, sub=_user(value))
 
     def _check_claims(self, claims: _Registered) -> None:
         settings = self._settings
@@ -264,6 +264,17 @@ class TokenVerifier:
             raise TokenExpired
         if self._revocations.is_revoked(claims.jti, claims.sub, claims.iat, claims.channel):
             raise InvalidToken("the token is revoked")
+
+
+def _user(value: object) -> str:
+    """The user id that a claim holds. Raises `InvalidToken` for what would be one for many."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    if isinstance(value, float):
+        return format(Decimal(repr(value)).normalize(), "f")
+    raise InvalidToken("the claim with the user id is no string and no number")
 
 
 def _read_header(token: str) -> _Header:
