@@ -17,7 +17,13 @@ import structlog
 
 from gateway import codes
 from gateway.app.calls import AppCalls
-from gateway.auth import InvalidToken, SubscriptionClaims, TokenExpired, TokenVerifier
+from gateway.auth import (
+    InvalidToken,
+    SubscriptionClaims,
+    TokenExpired,
+    TokenMark,
+    TokenVerifier,
+)
 from gateway.channels import BadFilter, ChannelRules, TagFilter
 from gateway.channels.deltas import DELTA_TYPES, chain
 from gateway.channels.grants import Grant, Source, grant
@@ -194,6 +200,7 @@ class Membership:
             terms = grant(options, Source.SUBSCRIPTION_TOKEN, claims.override)
             terms.info, terms.data = claims.info, claims.data
             terms.expire_at = claims.expires
+            terms.token = TokenMark(claims.jti, claims.iat)
         elif self.rules.asks_app(name, options):
             terms = await self._app.subscribe(session, request, options)
         elif self.rules.may_subscribe(name, options, user):
@@ -280,6 +287,8 @@ class Membership:
             raise Disconnected(codes.INVALID_TOKEN, str(error)) from None
         self._check_holder(session, name, claims)
         end = expiry(claims.expires, self._clock())
+        subscription.terms = terms = copy(subscription.terms)
+        terms.token = TokenMark(claims.jti, claims.iat)
         subscription.expire_at = claims.expires
         self._schedule(session)
         assert session.info is not None

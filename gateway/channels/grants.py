@@ -6,6 +6,7 @@ from enum import IntEnum
 
 from msgspec import UNSET, Raw, Struct, UnsetType
 
+from gateway.auth.revocation import TokenMark
 from gateway.auth.tokens import Flag, Override
 from gateway.channels.filters import TagFilter
 from gateway.config import ChannelOptions
@@ -42,6 +43,7 @@ class Grant(Struct, gc=False):
     expire_at: float = 0.0  # Unix time; 0 for never
     filter: TagFilter | None = None
     delta: bool = False  # publications come as deltas where that is shorter
+    token: TokenMark | None = None  # the subscription token by which it is there
 
 
 def grant(options: ChannelOptions, source: Source, override: Override | None = None) -> Grant:

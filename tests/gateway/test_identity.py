@@ -13,6 +13,7 @@ from gateway.auth.handshake import OriginCheck, select_subprotocol, token_of
 from gateway.channels.grants import Grant, Source
 from gateway.config import Config, TokenSource, load
 from gateway.engines import MemoryEngine
+from gateway.session import Credentials
 from tests.gateway.fakes import Client, SlowEngine, World
 from tests.gateway.tokens import RSA_KEY, SECRET, token
 
@@ -343,6 +344,52 @@ async def test_tokens_issued_before_a_time_close_their_connections() -> None:
         await world.node.administration.invalidate_user_tokens("ann", 950)
         assert old.closed == INVALID
         assert (new.closed, bob.closed) == (None, None)
+
+
+async def test_a_revoked_token_ends_its_subscriptions_and_no_others() -> None:
+    async with World(config(channel__without_namespace__allow_subscribe_for_client=True)) as world:
+        client, other = ann(world, jti="1"), ann(world)
+        for each, jti in (client, "2"), (other, "3"):
+            for channel in "a", "b":
+                text = token("ann", channel=channel, jti=jti + channel)
+                each.ask({"subscribe": {"channel": channel, "token": text}})
+            each.ask({"subscribe": {"channel": "c"}})
+        text = token("ann", channel="a", jti="4a")
+        client.ask({"sub_refresh": {"channel": "a", "token": text}})
+        await world.node.administration.revoke_token("2a")
+        assert client.take() == [], "it has been renewed by another"
+        for jti in "4a", "2b":
+            await world.node.administration.revoke_token(jti)
+        ended = {"code": 2000, "reason": "server unsubscribe"}
+        assert [each["push"] for each in client.take()] == [
+            {"channel": channel, "unsubscribe": ended} for channel in ("a", "b")
+        ]
+        assert client.ask({"subscribe": {"channel": "a", "token": text}})["error"]["code"] == 103
+        assert [each.channel.name for each in client.session.subscriptions] == ["c"]
+        assert (client.closed, other.closed, other.take()) == (None, None, [])
+        assert len(other.session.subscriptions) == 3
+
+
+async def test_tokens_issued_before_a_time_end_their_subscriptions() -> None:
+    async with World(config()) as world:
+        old, new, bob = ann(world, iat=900), ann(world, iat=900), world.client(token=token("bob"))
+        for client, user, issued in (old, "ann", 900), (new, "ann", 950), (bob, "bob", 900):
+            for channel in "a", "b":
+                text = token(user, channel=channel, iat=issued)
+                client.ask({"subscribe": {"channel": channel, "token": text}})
+        await world.node.administration.invalidate_user_tokens("ann", 950, "a")
+        [pushed] = old.take()
+        assert (pushed["push"]["channel"], pushed["push"]["unsubscribe"]["code"]) == ("a", 2000)
+        assert new.take() == bob.take() == []
+        assert old.closed is None
+
+
+async def test_whom_the_application_let_in_has_no_token_to_be_invalidated() -> None:
+    async with World(config()) as world:
+        client = ann(world)
+        client.session.credentials = Credentials(by_app=True)
+        await world.node.administration.invalidate_user_tokens("ann")
+        assert client.closed is None
 
 
 async def test_a_user_is_found_whatever_the_number_of_connections() -> None:
