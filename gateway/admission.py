@@ -89,7 +89,7 @@ class Admission:
         except Refused:
             await self._withdraw(session)
             raise
-        if self._renews(session):
+        if self._renews():
             end = Expiry()
         return Connected(session.info, end, subs, told)
 
@@ -159,11 +159,13 @@ class Admission:
         """Take a new token for a connection.
 
         Raises `Refused`: 110 when the new end is past; `Disconnected`: 3500 invalid token or
-        another user's, 3501 none, 3005 expired, 3010 when it is for other channels than the client
-        is in.
+        another user's, 3501 none or not for the client to do, 3005 expired, 3010 when it is for
+        other channels than the client is in.
         """
         if not token:
             raise Disconnected(codes.INVALID_REQUEST, "refresh needs a token")
+        if self._renews():
+            raise Disconnected(codes.INVALID_REQUEST, "the application renews connections")
         try:
             claims = await self._node.tokens.connection(token)
         except TokenExpired:
@@ -204,16 +206,15 @@ class Admission:
         ends += [self._node.members.end_of(each) for each in session.subscriptions]
         self._wake_at(session, min(filter(None, ends), default=0.0))
 
-    def _renews(self, session: Session) -> bool:
-        """Whether the application renews a session, and not the client."""
-        known = session.credentials
-        return known is not None and known.by_app and self._node.app.handles("refresh")
+    def _renews(self) -> bool:
+        """Whether the application renews sessions, and not their clients."""
+        return self._node.app.handles("refresh")
 
     def _end_of(self, session: Session) -> float:
         """When a session has to be looked at, in Unix time; 0 for never."""
         if not session.expire_at:
             return 0.0
-        delay = 0.0 if self._renews(session) else self._node.config.client.expired_close_delay
+        delay = 0.0 if self._renews() else self._node.config.client.expired_close_delay
         return session.expire_at + delay
 
     def _wake_at(self, session: Session, end: float) -> None:
@@ -224,9 +225,11 @@ class Admission:
 
     def expire(self, session: Session) -> None:
         """Look at a session whose token, or one of whose subscriptions' tokens, may have ended."""
+        if session.ended:
+            return
         end = self._end_of(session)
         if end and end <= self._node.wall():
-            if self._renews(session):
+            if self._renews():
                 start(self._renew(session))
             else:
                 self._node.disconnect(session, codes.CONNECTION_EXPIRED)

@@ -272,11 +272,13 @@ class Membership:
         """Take a new token for a subscription.
 
         Raises `Refused`: 103 not subscribed, 107 no token, 110 when the new end is past; or
-        `Disconnected`: 3500, or 3006 when the token has expired.
+        `Disconnected`: 3500, 3501 not for the client to do, or 3006 when the token has expired.
         """
         subscription = session.find(self._hub.channels.get(name))
         if subscription is None:
             raise Refused(codes.PERMISSION_DENIED)
+        if not self._refreshes(subscription):
+            raise Disconnected(codes.INVALID_REQUEST, "the client does not renew this subscription")
         if not token:
             raise Refused(codes.BAD_REQUEST)
         try:
@@ -355,7 +357,7 @@ class Membership:
                 await self._forget(channel, subscription)
         if terms.expire_at:
             self._schedule(session)
-            if not self._renews(subscription):
+            if self._refreshes(subscription):
                 result.expires, result.ttl = end.expires, end.ttl
         result.data = terms.data
         result.was_recovering = result.was_recovering or since is not None
@@ -503,10 +505,11 @@ class Membership:
 
     def _renews(self, subscription: Subscription) -> bool:
         """Whether the application renews a subscription, and not the client."""
-        return (
-            subscription.terms.source is Source.SUBSCRIBE_PROXY
-            and self.rules.options_within(subscription.channel.name).sub_refresh_proxy_enabled
-        )
+        return self.rules.options_within(subscription.channel.name).sub_refresh_proxy_enabled
+
+    def _refreshes(self, subscription: Subscription) -> bool:
+        """Whether the client does: it asked for the subscription, and has a token for it."""
+        return not subscription.server_side and not self._renews(subscription)
 
     def end_of(self, subscription: Subscription) -> float:
         """When a subscription has to be looked at, in Unix time; 0 for never."""
@@ -525,10 +528,15 @@ class Membership:
             if self._renews(subscription):
                 subscription.expire_at = now + RETRY_AFTER  # until it has answered
                 start(self._renew(subscription))
-            elif subscription.server_side:
-                self._disconnect(session, codes.SUBSCRIPTION_EXPIRED)
             else:
-                self.expel(subscription, codes.SUBSCRIPTION_ENDED)
+                self._end(subscription)
+
+    def _end(self, subscription: Subscription) -> None:
+        """The time of a subscription is over."""
+        if subscription.server_side:
+            self._disconnect(subscription.session, codes.SUBSCRIPTION_EXPIRED)
+        else:
+            self.expel(subscription, codes.SUBSCRIPTION_ENDED)
 
     async def _renew(self, subscription: Subscription) -> None:
         """Let the application say whether a subscription goes on."""
@@ -545,7 +553,7 @@ class Membership:
         if session.ended or subscription not in session.subscriptions:
             return
         if reply.expired:
-            self.expel(subscription, codes.SUBSCRIPTION_ENDED)
+            self._end(subscription)
         else:
             subscription.expire_at = reply.expire_at
             self._schedule(session)

@@ -253,6 +253,14 @@ async def test_a_subscription_whose_end_is_past_is_error_110() -> None:
         assert subscription.info.chan_info == Raw(b"1")
 
 
+async def test_a_subscription_that_a_client_did_not_ask_for_is_not_its_to_refresh() -> None:
+    async with World(config()) as world:
+        client = world.client(token=token("ann", channels=["a"]))
+        text = token("ann", channel="a", exp=world.now + 60)
+        client.send({"id": 2, "sub_refresh": {"channel": "a", "token": text}})
+        assert client.closed == (3501, "bad request")
+
+
 async def test_the_earliest_end_comes_first_whatever_the_order() -> None:
     async with World(config()) as world:
         client = world.client(token=token("ann", exp=world.now + 300))
