@@ -37,10 +37,17 @@ class Administration:
     ) -> None:
         """Put clients into a channel, and tell them. Who is in it already stays as it is.
 
+        A client that is in too many others is closed (3505).
+
         Raises `Refused`: 100 engine, 110 when the end of the terms is past.
         """
         expiry(terms.expire_at, self._node.wall())
+        limit = self._node.config.client.channel_limit
         for session in sessions:
+            if limit and len(session.subscriptions) >= limit:
+                if session.find(self._node.hub.channels.get(name)) is None:
+                    self._node.disconnect(session, codes.CHANNEL_LIMIT)
+                continue
             try:
                 subscription, told = await self._node.members.enter(
                     session, name, terms, since, server_side=True

@@ -144,15 +144,21 @@ async def test_binary_frames_are_read_and_answered_in_text() -> None:
         assert client.take() == [{"id": 2, "ping": {}}]
 
 
-async def test_pongs_and_messages_are_not_answered() -> None:
+async def test_pongs_are_not_answered() -> None:
     async with World() as world:
         client = world.client()
         client.receive("{}")
         client.receive("{}\n{}")
         client.receive(b"{}")
-        client.send({"send": {"data": {"a": 1}}})
         assert client.take() == []
         assert client.closed is None
+
+
+async def test_who_sends_a_message_that_nobody_listens_to_is_told_by_3508() -> None:
+    async with World() as world:
+        client = world.client()
+        client.send({"send": {"data": {"a": 1}}})
+        assert client.closed == (3508, "not available")
 
 
 async def test_unknown_fields_are_ignored() -> None:
@@ -268,6 +274,9 @@ async def test_history_is_read_by_limit_direction_and_position() -> None:
         assert read(limit=2, reverse=True) == [(5, 5), (4, 4)]
         assert read(limit=-1, since={"offset": 4, "epoch": epoch}) == [(5, 5)]
         assert read(limit=-1, since={"offset": 5}, reverse=True) == [(4, 4), (3, 3)]
+        assert read(limit=-1, since={"offset": 1}, reverse=True) == []
+        before = {"channel": "a", "since": {"offset": 0, "epoch": epoch}, "reverse": True}
+        assert client.ask({"history": before}) == BAD
         wrong = {"channel": "a", "since": {"offset": 4, "epoch": "other"}}
         error = {"code": 112, "message": "unrecoverable position"}
         assert client.ask({"history": wrong}) == {"error": error}

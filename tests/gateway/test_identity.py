@@ -161,6 +161,16 @@ async def test_a_token_for_too_many_channels_closes_with_3505() -> None:
         assert client.closed == (3505, "channel limit")
 
 
+async def test_a_backend_that_puts_a_client_into_too_many_channels_closes_it() -> None:
+    async with World(config(client__channel_limit=1)) as world:
+        client = ann(world, channels=["a"])
+        for channel, closed in ("a", None), ("b", (3505, "channel limit")):
+            terms = Grant(Source.SERVER_API)
+            await world.node.administration.subscribe([client.session], channel, terms)
+            assert client.closed == closed
+        assert world.node.hub.channels == {}
+
+
 async def test_users_have_a_channel_of_their_own() -> None:
     feature = "client__subscribe_to_user_personal_channel__"
     async with World(config(**{feature + "enabled": True})) as world:

@@ -306,10 +306,15 @@ class CentrifugeJson:
             await self._node.members.joined(subscription)
 
     def _without_reply(self, session: Session, command: Command) -> None:
-        """A command without an id: a pong, or ``send``, which no application listens to yet."""
+        """A command without an id: a pong, or ``send``, which no application listens to yet.
+
+        Its client would not know that it speaks to nobody, if it were not closed.
+        """
         if session.info is None:
             raise _bad_request("the first command must be connect")
-        if command.send is None and command != _PONG:
+        if command.send is not None:
+            raise Disconnected(codes.NOBODY_LISTENS, "no application listens to send")
+        if command != _PONG:
             raise _bad_request("a command needs an id")
 
 
