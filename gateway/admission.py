@@ -38,15 +38,16 @@ class Admission:
         session: Session,
         token: str = "",
         data: Raw | UnsetType = UNSET,
-        since: Mapping[str, StreamPosition] | None = None,
+        wanted: Mapping[str, StreamPosition | None] | None = None,
         name: str = "",
         version: str = "",
     ) -> Connected:
         """Let a client in, and put it into the channels that are not for it to choose.
 
-        ``since`` is where it left off in those; ``name`` and ``version`` are of its software. A
-        client without a token is let in by the application, if that wants to be asked. In dev mode
-        anyone else comes in, and ``data`` becomes what others see of it.
+        ``wanted`` are channels that it was in before, and where it left off: others than those of
+        its token are entered too where it may subscribe. ``name`` and ``version`` are of its
+        software. A client without a token is let in by the application, if that wants to be asked.
+        In dev mode anyone else comes in, and ``data`` becomes what others see of it.
 
         Raises `Refused`: 109 token expired, 110 its end is past, 100 keys, application or engine
         out of reach, 102 a channel of an unknown namespace; `Disconnected`: 3500 invalid token,
@@ -85,7 +86,7 @@ class Admission:
         self._evict_others(session)
         self._enlist(session)
         try:
-            subs = await self._enter_all(session, claims.subs, since or {})
+            subs = await self._enter_all(session, claims.subs, wanted or {})
         except Refused:
             await self._withdraw(session)
             raise
@@ -112,29 +113,50 @@ class Admission:
         self,
         session: Session,
         subs: Mapping[str, SubscribeOptions],
-        since: Mapping[str, StreamPosition],
+        wanted: Mapping[str, StreamPosition | None],
     ) -> dict[str, Subscribed]:
-        """Put a client into the channels it was given, and into its own one."""
+        """Put a client into the channels it was given, into its own one, and where it was before.
+
+        The application has said all that it has to say.
+        """
         known = session.credentials
         by_app = known is not None and known.by_app
         source = Source.CONNECT_PROXY if by_app else Source.CONNECTION_TOKEN
-        wanted: dict[str, Grant] = {}
+        granted: dict[str, Grant] = {}
         for name, sub in subs.items():
             terms = grant(self._node.rules.options(name), source, sub.override)
             terms.info, terms.data = sub.info, sub.data
-            wanted[name] = terms
+            granted[name] = terms
         personal = self._node.rules.personal_channel(session.user)
         if personal is not None:
-            wanted[personal] = grant(self._node.rules.options(personal), Source.USER_PERSONAL)
+            granted[personal] = grant(self._node.rules.options(personal), Source.USER_PERSONAL)
+        if not by_app:
+            for name in wanted:
+                if name not in granted and self._may_return(session, name):
+                    granted[name] = grant(self._node.rules.options(name), Source.UNI_CONNECT)
         limit = self._node.config.client.channel_limit
-        if limit and len(wanted) > limit:
+        if limit and len(granted) > limit:
             raise Disconnected(codes.CHANNEL_LIMIT)
         told = {}
-        for name, terms in wanted.items():
+        for name, terms in granted.items():
             _, told[name] = await self._node.members.enter(
-                session, name, terms, since.get(name), server_side=True
+                session, name, terms, wanted.get(name), server_side=True
             )
         return told
+
+    def _may_return(self, session: Session, name: str) -> bool:
+        """Whether a client may be in a channel that it names when it connects."""
+        rules = self._node.rules
+        try:
+            options = rules.check(name)
+        except Refused:
+            return False
+        return (
+            name != ""
+            and not rules.needs_token(name)
+            and not options.subscribe_proxy_enabled
+            and rules.may_subscribe(name, options, session.user)
+        )
 
     async def _withdraw(self, session: Session) -> None:
         """Undo a connect that failed: the client may try again."""

@@ -22,6 +22,7 @@ class Source(IntEnum):
     USER_LIMITED = 5
     CLIENT_ALLOWED = 6
     CLIENT_INSECURE = 7
+    UNI_CONNECT = 8
     USER_PERSONAL = 9
     SERVER_API = 10
 

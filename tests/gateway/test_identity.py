@@ -154,6 +154,27 @@ async def test_an_unknown_namespace_in_a_token_is_error_102_and_leaves_nothing()
         client.connect(token=token())
 
 
+async def test_a_client_that_comes_back_is_in_the_channels_it_may_be_in() -> None:
+    keys = {
+        "channel__without_namespace__allow_subscribe_for_client": True,
+        "channel__without_namespace__allow_user_limited_channels": True,
+        "channel__namespaces": [
+            {"name": "closed"},
+            {"name": "asks", "subscribe_proxy_enabled": True, "allow_subscribe_for_client": True},
+        ],
+    }
+    async with World(config(**keys)) as world:
+        client = world.open()
+        names = ["a", "#ann", "#bob", "$a", "closed:a", "asks:a", "none:a", "", "ü", "given"]
+        wanted: dict[str, Any] = {name: {} for name in names}
+        text = token(channels=["given"])
+        reply = client.ask({"connect": {"token": text, "subs": wanted}})["connect"]
+        assert sorted(reply["subs"]) == ["#ann", "a", "given"]
+        sources = {each.channel.name: each.terms.source for each in client.session.subscriptions}
+        assert (sources["a"], sources["given"]) == (8, 1)
+        assert "refresh" in client.ask({"refresh": {"token": text}})
+
+
 async def test_a_token_for_too_many_channels_closes_with_3505() -> None:
     async with World(config(client__channel_limit=2)) as world:
         client = world.open()

@@ -274,13 +274,12 @@ class CentrifugeJson:
     async def _connect(
         self, session: Session, number: int, request: ConnectRequest, batch: _Batch
     ) -> None:
-        since = {
-            name: StreamPosition(sub.offset, sub.epoch)
+        wanted = {
+            name: StreamPosition(sub.offset, sub.epoch) if sub.recover else None
             for name, sub in request.subs.items()
-            if sub.recover
         }
         connected = await self._node.admission.connect(
-            session, request.token, request.data, since, request.name, request.version
+            session, request.token, request.data, wanted, request.name, request.version
         )
         seconds = self._ping_seconds
         result = ConnectResult(
