@@ -208,6 +208,18 @@ async def test_an_application_renews_those_with_a_token_too() -> None:
         assert client.closed == (3501, "bad request")
 
 
+async def test_an_end_that_is_past_is_error_110_whoever_gives_it() -> None:
+    rules = Rules()
+    async with World(config(subscribe_proxy_enabled=True), app=rules) as world:
+        client = world.open()
+        rules.connect_reply = ConnectReply(user="ann", expire_at=1)
+        assert (await ask(client, {"connect": {}}))["error"]["code"] == 110
+        rules.connect_reply = ConnectReply(user="ann")
+        assert "connect" in await ask(client, {"connect": {}})
+        rules.subscribe_reply = SubscribeReply(expire_at=1)
+        assert (await ask(client, {"subscribe": {"channel": "a"}}))["error"]["code"] == 110
+
+
 async def test_an_application_may_end_what_a_backend_began() -> None:
     async with World(config(sub_refresh_proxy_enabled=True), app=Rules()) as world:
         client = world.client(token=token("bob"))
