@@ -128,7 +128,7 @@ class Administration:
         await self._node.disconnect_all(revoked, codes.INVALID_TOKEN)
 
     async def _expel_revoked(self, sessions: Iterable[Session]) -> None:
-        is_revoked = self._node.revocations.is_revoked
+        is_revoked = self._node.subscription_tokens.is_revoked
         for number, session in enumerate(list(sessions)):
             if number % _AT_ONCE == _AT_ONCE - 1:
                 await asyncio.sleep(0)
@@ -137,6 +137,6 @@ class Administration:
                 if (
                     token is not None
                     and not session.ended
-                    and is_revoked(token.token_id, session.user, token.issued_at, name)
+                    and is_revoked(token, session.user, name)
                 ):
                     self._node.members.expel(subscription, codes.UNSUBSCRIBED_BY_SERVER)

@@ -322,8 +322,9 @@ class Membership:
         """Put a session into a channel on terms that have been checked.
 
         ``since`` is where the client left off, if it wants what it missed. Raises `Refused`: 100,
-        105, 110 when the end of the terms is past or the client has gone meanwhile; `Disconnected`
-        (3010) when publications were lost while its history was read.
+        103 when the token has been revoked meanwhile, 105, 110 when the end of the terms is past or
+        the client has gone meanwhile; `Disconnected` (3010) when publications were lost while its
+        history was read.
         """
         hub, engine = self._hub, self._engine
         end = expiry(terms.expire_at, self._clock())
@@ -348,6 +349,8 @@ class Membership:
                     result.publications = chain(protocol, result.publications)
             if session.ended:
                 raise Refused(codes.EXPIRED)  # nobody is there to read it
+            if terms.token is not None and self._tokens.is_revoked(terms.token, session.user, name):
+                raise Refused(codes.PERMISSION_DENIED)  # meanwhile
             if session.find(channel) is not None:
                 raise Refused(codes.ALREADY_SUBSCRIBED)  # a backend was faster
             hub.add(subscription, position)

@@ -16,7 +16,7 @@ from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from gateway.auth.jwks import Jwks
 from gateway.auth.keys import StaticKeys, signatures
-from gateway.auth.revocation import Revocations
+from gateway.auth.revocation import Revocations, TokenMark
 from gateway.config import Token
 
 # Bytes. Larger than any token with claims as they are meant; a signature is not looked at sooner.
@@ -208,6 +208,10 @@ class TokenVerifier:
             )
         except ValueError as error:
             raise InvalidToken(str(error)) from None
+
+    def is_revoked(self, mark: TokenMark, user: str, channel: str) -> bool:
+        """Whether a subscription token has been revoked since it was believed."""
+        return self._revocations.is_revoked(mark.token_id, user, mark.issued_at, channel)
 
     async def _verify(self, token: str, decoder: msgspec.json.Decoder[_Claims]) -> _Claims:
         if len(token) > MAX_TOKEN:

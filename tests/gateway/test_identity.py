@@ -401,6 +401,19 @@ async def test_a_revoked_token_ends_its_subscriptions_and_no_others() -> None:
         assert len(other.session.subscriptions) == 3
 
 
+async def test_a_token_that_is_revoked_while_a_client_comes_in_is_refused() -> None:
+    engine = SlowEngine()
+    async with World(config(), engine) as world:
+        client = ann(world)
+        text = token("ann", channel="a", jti="1")
+        client.send({"id": 2, "subscribe": {"channel": "a", "token": text}})
+        await world.node.administration.revoke_token("1")
+        for _ in range(3):
+            await engine.let_go()
+        assert client.take()[0]["error"]["code"] == 103
+        assert world.node.hub.channels == {}
+
+
 async def test_tokens_issued_before_a_time_end_their_subscriptions() -> None:
     async with World(config()) as world:
         old, new, bob = ann(world, iat=900), ann(world, iat=900), world.client(token=token("bob"))
