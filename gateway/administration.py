@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,9 @@ from gateway.session import Session
 
 if TYPE_CHECKING:
     from gateway.node import Node
+
+# Clients looked at before others get their turn.
+_AT_ONCE = 500
 
 
 class Administration:
@@ -33,9 +37,17 @@ class Administration:
     ) -> None:
         """Put clients into a channel, and tell them. Who is in it already stays as it is.
 
-        Raises `Refused`: 100 engine.
+        A client that is in too many others is closed (3505).
+
+        Raises `Refused`: 100 engine, 110 when the end of the terms is past.
         """
+        expiry(terms.expire_at, self._node.wall())
+        limit = self._node.config.client.channel_limit
         for session in sessions:
+            if limit and len(session.subscriptions) >= limit:
+                if session.find(self._node.hub.channels.get(name)) is None:
+                    self._node.disconnect(session, codes.CHANNEL_LIMIT)
+                continue
             try:
                 subscription, told = await self._node.members.enter(
                     session, name, terms, since, server_side=True
@@ -60,11 +72,18 @@ class Administration:
     async def refresh(
         self, sessions: Collection[Session], expire_at: float, info: Raw | UnsetType
     ) -> None:
-        """Give connections another end (Unix time; 0 for never), and another ``conn_info``."""
+        """Give connections another end (Unix time; 0 for never), and another ``conn_info``.
+
+        Those whose end would be past are closed (3005).
+        """
+        try:
+            told = expiry(expire_at, self._node.wall())
+        except Refused:
+            await self._node.disconnect_all(sessions, codes.CONNECTION_EXPIRED)
+            return
         for session in sessions:
             session.expire_at = expire_at
             self._node.admission.schedule(session)
-            told = expiry(expire_at, self._node.wall())
             session.transport.send(session.endpoint.protocol.refreshed(told), True)
             await self._node.admission.show(session, info)
 
@@ -74,25 +93,50 @@ class Administration:
         await self._node.disconnect_all(self._node.clients.of_user(user), codes.NOT_PERMITTED)
 
     async def revoke_token(self, token_id: str, expire_at: float = 0) -> None:
-        """Refuse a token by its ``jti``, and close connections that came with it (3500)."""
+        """Refuse a token by its ``jti``, and end what came with it.
+
+        Connections are closed (3500), subscriptions end (2000).
+        """
         self._node.revocations.revoke_token(token_id, expire_at)
         await self._close_revoked(self._node.clients)
+        await self._expel_revoked(self._node.clients)
 
     async def invalidate_user_tokens(
         self, user: str, issued_before: float = 0, channel: str = "", expire_at: float = 0
     ) -> None:
-        """Refuse a user's tokens issued before a time (0: now), and close what came with them."""
+        """Refuse a user's tokens issued before a time (0: now), and end what came with them.
+
+        With ``channel`` it is subscription tokens for that channel, else connection tokens.
+        """
         self._node.revocations.invalidate_user_tokens(user, issued_before, channel, expire_at)
-        if not channel:
-            await self._close_revoked(self._node.clients.of_user(user))
+        sessions = self._node.clients.of_user(user)
+        if channel:
+            await self._expel_revoked(sessions)
+        else:
+            await self._close_revoked(sessions)
 
     async def _close_revoked(self, sessions: Iterable[Session]) -> None:
         revoked = [
             session
             for session in sessions
             if (with_token := session.credentials) is not None
+            and not with_token.by_app
             and self._node.revocations.is_revoked(
                 with_token.token_id, session.user, with_token.issued_at
             )
         ]
         await self._node.disconnect_all(revoked, codes.INVALID_TOKEN)
+
+    async def _expel_revoked(self, sessions: Iterable[Session]) -> None:
+        is_revoked = self._node.subscription_tokens.is_revoked
+        for number, session in enumerate(list(sessions)):
+            if number % _AT_ONCE == _AT_ONCE - 1:
+                await asyncio.sleep(0)
+            for subscription in session.subscriptions:
+                token, name = subscription.terms.token, subscription.channel.name
+                if (
+                    token is not None
+                    and not session.ended
+                    and is_revoked(token, session.user, name)
+                ):
+                    self._node.members.expel(subscription, codes.UNSUBSCRIBED_BY_SERVER)

@@ -38,23 +38,26 @@ class Admission:
         session: Session,
         token: str = "",
         data: Raw | UnsetType = UNSET,
-        since: Mapping[str, StreamPosition] | None = None,
+        wanted: Mapping[str, StreamPosition | None] | None = None,
         name: str = "",
         version: str = "",
     ) -> Connected:
         """Let a client in, and put it into the channels that are not for it to choose.
 
-        ``since`` is where it left off in those; ``name`` and ``version`` are of its software. A
-        client without a token is let in by the application, if that wants to be asked. In dev mode
-        anyone else comes in, and ``data`` becomes what others see of it.
+        ``wanted`` are channels that it was in before, and where it left off: others than those of
+        its token are entered too where it may subscribe. ``name`` and ``version`` are of its
+        software. A client without a token is let in by the application, if that wants to be asked.
+        In dev mode anyone else comes in, and ``data`` becomes what others see of it.
 
-        Raises `Refused`: 109 token expired, 100 keys, application or engine out of reach, 102 a
-        channel of an unknown namespace; `Disconnected`: 3500 invalid token, 3501 connected already
-        or no token, 3504 too many connections, 3505 too many channels, 3507 not this user.
+        Raises `Refused`: 109 token expired, 110 its end is past, 100 keys, application or engine
+        out of reach, 102 a channel of an unknown namespace; `Disconnected`: 3500 invalid token,
+        3501 connected already or no token, 3504 too many connections, 3505 too many channels,
+        3507 not this user.
         """
         if session.info is not None:
             raise Disconnected(codes.INVALID_REQUEST, "client has connected already")
         token, session.token = token or session.token, ""
+        session.credentials = None
         client = new_id()
         told: Raw | UnsetType = UNSET
         if token:
@@ -77,16 +80,18 @@ class Admission:
             raise Disconnected(codes.NOT_PERMITTED, "the user is blocked")
         if claims.sub and not self._node.limits.check_user(self._node.clients.count(claims.sub)):
             raise Disconnected(codes.CONNECTION_LIMIT, "the user has too many connections")
+        end = expiry(claims.expires, self._node.wall())
         session.expire_at = claims.expires
         session.info = ClientInfo(client, claims.sub, claims.info)
         self._evict_others(session)
         self._enlist(session)
         try:
-            subs = await self._enter_all(session, claims.subs, since or {})
+            subs = await self._enter_all(session, claims.subs, wanted or {})
         except Refused:
             await self._withdraw(session)
             raise
-        end = Expiry() if self._renews(session) else expiry(session.expire_at, self._node.wall())
+        if self._renews():
+            end = Expiry()
         return Connected(session.info, end, subs, told)
 
     async def _admit(self, token: str) -> ConnectionClaims:
@@ -108,29 +113,50 @@ class Admission:
         self,
         session: Session,
         subs: Mapping[str, SubscribeOptions],
-        since: Mapping[str, StreamPosition],
+        wanted: Mapping[str, StreamPosition | None],
     ) -> dict[str, Subscribed]:
-        """Put a client into the channels it was given, and into its own one."""
+        """Put a client into the channels it was given, into its own one, and where it was before.
+
+        The application has said all that it has to say.
+        """
         known = session.credentials
         by_app = known is not None and known.by_app
         source = Source.CONNECT_PROXY if by_app else Source.CONNECTION_TOKEN
-        wanted: dict[str, Grant] = {}
+        granted: dict[str, Grant] = {}
         for name, sub in subs.items():
             terms = grant(self._node.rules.options(name), source, sub.override)
             terms.info, terms.data = sub.info, sub.data
-            wanted[name] = terms
+            granted[name] = terms
         personal = self._node.rules.personal_channel(session.user)
         if personal is not None:
-            wanted[personal] = grant(self._node.rules.options(personal), Source.USER_PERSONAL)
+            granted[personal] = grant(self._node.rules.options(personal), Source.USER_PERSONAL)
+        if not by_app:
+            for name in wanted:
+                if name not in granted and self._may_return(session, name):
+                    granted[name] = grant(self._node.rules.options(name), Source.UNI_CONNECT)
         limit = self._node.config.client.channel_limit
-        if limit and len(wanted) > limit:
+        if limit and len(granted) > limit:
             raise Disconnected(codes.CHANNEL_LIMIT)
         told = {}
-        for name, terms in wanted.items():
+        for name, terms in granted.items():
             _, told[name] = await self._node.members.enter(
-                session, name, terms, since.get(name), server_side=True
+                session, name, terms, wanted.get(name), server_side=True
             )
         return told
+
+    def _may_return(self, session: Session, name: str) -> bool:
+        """Whether a client may be in a channel that it names when it connects."""
+        rules = self._node.rules
+        try:
+            options = rules.check(name)
+        except Refused:
+            return False
+        return (
+            name != ""
+            and not rules.needs_token(name)
+            and not options.subscribe_proxy_enabled
+            and rules.may_subscribe(name, options, session.user)
+        )
 
     async def _withdraw(self, session: Session) -> None:
         """Undo a connect that failed: the client may try again."""
@@ -154,11 +180,14 @@ class Admission:
     async def refresh(self, session: Session, token: str) -> Expiry:
         """Take a new token for a connection.
 
-        Raises `Disconnected`: 3500 invalid token or another user's, 3501 none, 3005 expired, 3010
-        when it is for other channels than the client is in.
+        Raises `Refused`: 110 when the new end is past; `Disconnected`: 3500 invalid token or
+        another user's, 3501 none or not for the client to do, 3005 expired, 3010 when it is for
+        other channels than the client is in.
         """
         if not token:
             raise Disconnected(codes.INVALID_REQUEST, "refresh needs a token")
+        if self._renews():
+            raise Disconnected(codes.INVALID_REQUEST, "the application renews connections")
         try:
             claims = await self._node.tokens.connection(token)
         except TokenExpired:
@@ -167,18 +196,17 @@ class Admission:
             raise Disconnected(codes.INVALID_TOKEN, str(error)) from None
         if claims.sub != session.user:
             raise Disconnected(codes.INVALID_TOKEN, "the token is for another user")
-        session.credentials = Credentials(claims.jti, claims.iat, claims.meta)
+        if not _fits(session, claims.subs):
+            raise Disconnected(codes.INSUFFICIENT_STATE, "the token is for other channels")
+        end = expiry(claims.expires, self._node.wall())
+        meta = claims.meta
+        if isinstance(meta, UnsetType) and session.credentials is not None:
+            meta = session.credentials.meta
+        session.credentials = Credentials(claims.jti, claims.iat, meta)
         session.expire_at = claims.expires
         self.schedule(session)
         await self.show(session, claims.info)
-        mine = {
-            each.channel.name
-            for each in session.subscriptions
-            if each.terms.source is Source.CONNECTION_TOKEN
-        }
-        if mine != set(claims.subs):
-            raise Disconnected(codes.INSUFFICIENT_STATE, "the token is for other channels")
-        return expiry(claims.expires, self._node.wall())
+        return end
 
     async def show(self, session: Session, conn_info: Raw | UnsetType) -> None:
         """Change what others see of a client, if there is something new."""
@@ -187,9 +215,8 @@ class Admission:
             return
         session.info = ClientInfo(old.client, old.user, conn_info)
         for subscription in session.subscriptions:
-            subscription.info = with_channel_info(session.info, subscription.info.chan_info)
-            if subscription.terms.presence:
-                await self._node.engine.presence_add(subscription.channel.name, subscription.info)
+            info = with_channel_info(session.info, subscription.info.chan_info)
+            await self._node.members.show(subscription, info)
 
     # -- a client's time
 
@@ -201,16 +228,15 @@ class Admission:
         ends += [self._node.members.end_of(each) for each in session.subscriptions]
         self._wake_at(session, min(filter(None, ends), default=0.0))
 
-    def _renews(self, session: Session) -> bool:
-        """Whether the application renews a session, and not the client."""
-        known = session.credentials
-        return known is not None and known.by_app and self._node.app.handles("refresh")
+    def _renews(self) -> bool:
+        """Whether the application renews sessions, and not their clients."""
+        return self._node.app.handles("refresh")
 
     def _end_of(self, session: Session) -> float:
         """When a session has to be looked at, in Unix time; 0 for never."""
         if not session.expire_at:
             return 0.0
-        delay = 0.0 if self._renews(session) else self._node.config.client.expired_close_delay
+        delay = 0.0 if self._renews() else self._node.config.client.expired_close_delay
         return session.expire_at + delay
 
     def _wake_at(self, session: Session, end: float) -> None:
@@ -221,9 +247,11 @@ class Admission:
 
     def expire(self, session: Session) -> None:
         """Look at a session whose token, or one of whose subscriptions' tokens, may have ended."""
+        if session.ended:
+            return
         end = self._end_of(session)
         if end and end <= self._node.wall():
-            if self._renews(session):
+            if self._renews():
                 start(self._renew(session))
             else:
                 self._node.disconnect(session, codes.CONNECTION_EXPIRED)
@@ -250,3 +278,13 @@ class Admission:
         session.expire_at = reply.expire_at
         self.schedule(session)
         await self.show(session, info)
+
+
+def _fits(session: Session, subs: Mapping[str, SubscribeOptions]) -> bool:
+    """Whether a client is in all channels of a new token, and by the old one in no others."""
+    own, all_ = set(), set()
+    for subscription in session.subscriptions:
+        all_.add(subscription.channel.name)
+        if subscription.terms.source is Source.CONNECTION_TOKEN:
+            own.add(subscription.channel.name)
+    return own <= subs.keys() <= all_

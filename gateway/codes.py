@@ -62,6 +62,7 @@ FORCE_NO_RECONNECT = Disconnect(3503, "force disconnect")
 CONNECTION_LIMIT = Disconnect(3504, "connection limit")
 CHANNEL_LIMIT = Disconnect(3505, "channel limit")
 NOT_PERMITTED = Disconnect(3507, "permission denied")
+NOBODY_LISTENS = Disconnect(3508, "not available")
 
 
 class Unsubscribe(msgspec.Struct, frozen=True):

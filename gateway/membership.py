@@ -17,9 +17,15 @@ import structlog
 
 from gateway import codes
 from gateway.app.calls import AppCalls
-from gateway.auth import InvalidToken, SubscriptionClaims, TokenExpired, TokenVerifier
+from gateway.auth import (
+    InvalidToken,
+    SubscriptionClaims,
+    TokenExpired,
+    TokenMark,
+    TokenVerifier,
+)
 from gateway.channels import BadFilter, ChannelRules, TagFilter
-from gateway.channels.deltas import chain
+from gateway.channels.deltas import DELTA_TYPES, chain
 from gateway.channels.grants import Grant, Source, grant
 from gateway.channels.lagging import lag_policy
 from gateway.channels.recovery import recover_cache, recover_stream
@@ -29,6 +35,8 @@ from gateway.engines import Engine, HistoryQuery, HistorySettings
 from gateway.hub import Channel, Hub
 from gateway.model import (
     MUST_RECOVER,
+    SHARED_POLL,
+    ClientInfo,
     Expiry,
     Publication,
     StreamPosition,
@@ -55,9 +63,14 @@ _AT_ONCE = 500
 
 
 def expiry(expire_at: float, now: float) -> Expiry:
-    """What a client is told of an end in Unix time, 0 for never."""
+    """What a client is told of an end in Unix time, 0 for never.
+
+    Raises `Refused`: 110 for one in the past.
+    """
     if not expire_at:
         return Expiry()
+    if expire_at <= now:
+        raise Refused(codes.EXPIRED)
     return Expiry(True, int(min(max(expire_at - now, 1), MAX_TTL)))
 
 
@@ -110,11 +123,16 @@ class Membership:
 
         When it returns, publications may follow at once. `joined` is the second half, to be called
         when the client has been told. Raises `Refused`: 105 subscribed already, 106 too many
-        channels, 107 bad name or filter, 102 no such namespace, 103 not allowed, 109 token expired,
-        112 what it missed is gone and it must have it, 100 engine; or `Disconnected` (3500) for
-        somebody else's token.
+        channels, 107 bad name or filter, 102 no such namespace, 103 not allowed, 108 no such type,
+        109 token expired, 110 its end is past, 112 what it missed is gone and it must have it, 100
+        engine; or `Disconnected`: 3500 for somebody else's token, 3501 for a kind of delta that
+        there is not.
         """
         name = request.channel
+        if request.delta and request.delta not in DELTA_TYPES:
+            raise Disconnected(codes.INVALID_REQUEST, "an unknown kind of delta")
+        if request.type == SHARED_POLL:
+            raise Refused(codes.NOT_AVAILABLE)
         options = self.rules.check(name)
         if session.find(self._hub.channels.get(name)) is not None:
             raise Refused(codes.ALREADY_SUBSCRIBED)
@@ -174,12 +192,15 @@ class Membership:
     ) -> Grant:
         """What the client is allowed in the channel, and wants of it."""
         name, user = request.channel, session.user
+        if request.type:
+            raise Refused(codes.PERMISSION_DENIED)
         if request.token:
             claims = await self._claims(request.token)
             self._check_holder(session, name, claims)
             terms = grant(options, Source.SUBSCRIPTION_TOKEN, claims.override)
             terms.info, terms.data = claims.info, claims.data
             terms.expire_at = claims.expires
+            terms.token = TokenMark(claims.jti, claims.iat)
         elif self.rules.asks_app(name, options):
             terms = await self._app.subscribe(session, request, options)
         elif self.rules.may_subscribe(name, options, user):
@@ -213,7 +234,9 @@ class Membership:
         sees_presence = self.rules.may_see_presence(options, user, True)
         if request.join_leave and options.join_leave and sees_presence:
             terms.push_join_leave = True
-        if request.tf is not None and options.allow_tags_filter:
+        if request.tf is not None:
+            if not options.allow_tags_filter:
+                raise Refused(codes.BAD_REQUEST)
             try:
                 terms.filter = TagFilter(request.tf)
             except BadFilter as error:
@@ -248,12 +271,14 @@ class Membership:
     async def refresh(self, session: Session, name: str, token: str) -> Expiry:
         """Take a new token for a subscription.
 
-        Raises `Refused`: 103 not subscribed, 107 no token; or `Disconnected`: 3500, or 3005 when
-        the token has expired.
+        Raises `Refused`: 103 not subscribed, 107 no token, 110 when the new end is past; or
+        `Disconnected`: 3500, 3501 not for the client to do, or 3006 when the token has expired.
         """
         subscription = session.find(self._hub.channels.get(name))
         if subscription is None:
             raise Refused(codes.PERMISSION_DENIED)
+        if not self._refreshes(subscription):
+            raise Disconnected(codes.INVALID_REQUEST, "the client does not renew this subscription")
         if not token:
             raise Refused(codes.BAD_REQUEST)
         try:
@@ -263,11 +288,25 @@ class Membership:
         except InvalidToken as error:
             raise Disconnected(codes.INVALID_TOKEN, str(error)) from None
         self._check_holder(session, name, claims)
-        assert session.info is not None
-        subscription.info = with_channel_info(session.info, claims.info)
+        end = expiry(claims.expires, self._clock())
+        subscription.terms = terms = copy(subscription.terms)
+        terms.token = TokenMark(claims.jti, claims.iat)
         subscription.expire_at = claims.expires
         self._schedule(session)
-        return expiry(claims.expires, self._clock())
+        assert session.info is not None
+        await self.show(subscription, with_channel_info(session.info, claims.info))
+        return end
+
+    async def show(self, subscription: Subscription, info: ClientInfo) -> None:
+        """Change how a client is seen in a channel."""
+        if info == subscription.info:
+            return
+        subscription.info = info
+        if subscription.terms.presence:
+            channel = subscription.channel
+            await self._engine.presence_add(channel.name, info)
+            if subscription.session.find(channel) is None:  # it has left meanwhile
+                await self._engine.presence_remove(channel.name, info)
 
     # -- in, whoever asks
 
@@ -283,10 +322,12 @@ class Membership:
         """Put a session into a channel on terms that have been checked.
 
         ``since`` is where the client left off, if it wants what it missed. Raises `Refused`: 100,
-        105, 110 when the client has gone meanwhile; `Disconnected` (3010) when publications were
-        lost while its history was read.
+        103 when the token has been revoked meanwhile, 105, 110 when the end of the terms is past or
+        the client has gone meanwhile; `Disconnected` (3010) when publications were lost while its
+        history was read.
         """
         hub, engine = self._hub, self._engine
+        end = expiry(terms.expire_at, self._clock())
         channel = hub.reserve(name)
         subscription = subscription_on(terms, session, channel, server_side)
         entered = False
@@ -308,6 +349,8 @@ class Membership:
                     result.publications = chain(protocol, result.publications)
             if session.ended:
                 raise Refused(codes.EXPIRED)  # nobody is there to read it
+            if terms.token is not None and self._tokens.is_revoked(terms.token, session.user, name):
+                raise Refused(codes.PERMISSION_DENIED)  # meanwhile
             if session.find(channel) is not None:
                 raise Refused(codes.ALREADY_SUBSCRIBED)  # a backend was faster
             hub.add(subscription, position)
@@ -317,10 +360,10 @@ class Membership:
                 await self._forget(channel, subscription)
         if terms.expire_at:
             self._schedule(session)
-            if not self._renews(subscription):
-                end = expiry(terms.expire_at, self._clock())
+            if self._refreshes(subscription):
                 result.expires, result.ttl = end.expires, end.ttl
         result.data = terms.data
+        result.was_recovering = result.was_recovering or since is not None
         return subscription, result
 
     async def _catch_up(
@@ -465,10 +508,11 @@ class Membership:
 
     def _renews(self, subscription: Subscription) -> bool:
         """Whether the application renews a subscription, and not the client."""
-        return (
-            subscription.terms.source is Source.SUBSCRIBE_PROXY
-            and self.rules.options_within(subscription.channel.name).sub_refresh_proxy_enabled
-        )
+        return self.rules.options_within(subscription.channel.name).sub_refresh_proxy_enabled
+
+    def _refreshes(self, subscription: Subscription) -> bool:
+        """Whether the client does: it asked for the subscription, and has a token for it."""
+        return not subscription.server_side and not self._renews(subscription)
 
     def end_of(self, subscription: Subscription) -> float:
         """When a subscription has to be looked at, in Unix time; 0 for never."""
@@ -487,10 +531,15 @@ class Membership:
             if self._renews(subscription):
                 subscription.expire_at = now + RETRY_AFTER  # until it has answered
                 start(self._renew(subscription))
-            elif subscription.server_side:
-                self._disconnect(session, codes.SUBSCRIPTION_EXPIRED)
             else:
-                self.expel(subscription, codes.SUBSCRIPTION_ENDED)
+                self._end(subscription)
+
+    def _end(self, subscription: Subscription) -> None:
+        """The time of a subscription is over."""
+        if subscription.server_side:
+            self._disconnect(subscription.session, codes.SUBSCRIPTION_EXPIRED)
+        else:
+            self.expel(subscription, codes.SUBSCRIPTION_ENDED)
 
     async def _renew(self, subscription: Subscription) -> None:
         """Let the application say whether a subscription goes on."""
@@ -507,7 +556,7 @@ class Membership:
         if session.ended or subscription not in session.subscriptions:
             return
         if reply.expired:
-            self.expel(subscription, codes.SUBSCRIPTION_ENDED)
+            self._end(subscription)
         else:
             subscription.expire_at = reply.expire_at
             self._schedule(session)

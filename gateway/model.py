@@ -64,6 +64,7 @@ class SubscribeRequest(Struct, gc=False):
     tf: FilterNode | None = None  # which publications, by their tags
     flag: int = 0  # bits, see `MUST_RECOVER`
     delta: str = ""  # the kind of delta that it understands
+    type: int = 0  # of subscription; ours are streams
 
 
 def is_plain(request: SubscribeRequest) -> bool:
@@ -77,8 +78,12 @@ def is_plain(request: SubscribeRequest) -> bool:
         or request.tf is not None
         or request.flag
         or request.delta
+        or request.type
     )
 
+
+# In `SubscribeRequest.type`: the client wants the newest of what a backend is asked for.
+SHARED_POLL = 4
 
 # In `SubscribeRequest.flag`: rather an error than a subscription that has missed something.
 MUST_RECOVER = 2

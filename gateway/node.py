@@ -340,11 +340,13 @@ class Node:
     ) -> tuple[list[Publication], StreamPosition]:
         """Publications that a channel keeps, and its newest position.
 
-        Raises `Refused`: 102, 103 not allowed, 107, 108 where history is off, 112 when
-        ``query.since`` is of another epoch, 100 engine.
+        Raises `Refused`: 102, 103 not allowed, 107 bad name, or back from before the first, 108
+        where history is off, 112 when ``query.since`` is of another epoch, 100 engine.
         """
         settings = self._readable(name, session, self.rules.may_see_history, history_settings)
         assert settings is not None
+        if query.reverse and query.since is not None and not query.since.offset:
+            raise Refused(codes.BAD_REQUEST)  # nothing is before it
         most = self.config.client.history_max_publication_limit
         if session is not None and most and not 0 <= query.limit <= most:
             query = HistoryQuery(most, query.since, query.reverse)

@@ -49,7 +49,7 @@ class ConnectReply(Struct, kw_only=True):
 
 
 class RefreshEvent(Event, kw_only=True):
-    """The time of a client that the application has let in is over."""
+    """The time of a client is over."""
 
 
 class RefreshReply(Struct, kw_only=True):
@@ -80,7 +80,7 @@ class SubscribeReply(Struct, kw_only=True):
 
 
 class SubRefreshEvent(Event, kw_only=True):
-    """The time of a subscription that the application has allowed is over."""
+    """The time of a subscription is over."""
 
     channel: str
 

@@ -1,6 +1,6 @@
 """Who a client is: tokens, where they come from, what revokes them, and which pages may connect."""
 
-from gateway.auth.revocation import Revocations
+from gateway.auth.revocation import Revocations, TokenMark
 from gateway.auth.tokens import (
     ConnectionClaims,
     InvalidToken,
@@ -15,5 +15,6 @@ __all__ = [
     "Revocations",
     "SubscriptionClaims",
     "TokenExpired",
+    "TokenMark",
     "TokenVerifier",
 ]

@@ -9,8 +9,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from msgspec import Struct
+
 # An entry without an end of its own is kept this long, in seconds.
 DEFAULT_TTL = 30 * 86400.0
+
+
+class TokenMark(Struct, frozen=True, gc=False):
+    """By what a token that was believed can be revoked."""
+
+    token_id: str = ""  # claim jti
+    issued_at: float | None = None
 
 
 class Revocations:

@@ -7,6 +7,7 @@ import binascii
 import re
 import time
 from collections.abc import Callable
+from decimal import Decimal
 from typing import Annotated, Any, TypeVar
 
 import jwt
@@ -15,7 +16,7 @@ from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from gateway.auth.jwks import Jwks
 from gateway.auth.keys import StaticKeys, signatures
-from gateway.auth.revocation import Revocations
+from gateway.auth.revocation import Revocations, TokenMark
 from gateway.config import Token
 
 # Bytes. Larger than any token with claims as they are meant; a signature is not looked at sooner.
@@ -208,6 +209,10 @@ class TokenVerifier:
         except ValueError as error:
             raise InvalidToken(str(error)) from None
 
+    def is_revoked(self, mark: TokenMark, user: str, channel: str) -> bool:
+        """Whether a subscription token has been revoked since it was believed."""
+        return self._revocations.is_revoked(mark.token_id, user, mark.issued_at, channel)
+
     async def _verify(self, token: str, decoder: msgspec.json.Decoder[_Claims]) -> _Claims:
         if len(token) > MAX_TOKEN:
             raise InvalidToken(f"the token has {len(token)} bytes")
@@ -245,8 +250,7 @@ class TokenVerifier:
 
     def _with_user(self, claims: _Claims, content: bytes) -> _Claims:
         value = _anything.decode(content).get(self._settings.user_id_claim, "")
-        user = value if isinstance(value, str) else str(value)
-        return msgspec.structs.replace(claims, sub=user)
+        return msgspec.structs.replace(claims, sub=_user(value))
 
     def _check_claims(self, claims: _Registered) -> None:
         settings = self._settings
@@ -264,6 +268,17 @@ class TokenVerifier:
             raise TokenExpired
         if self._revocations.is_revoked(claims.jti, claims.sub, claims.iat, claims.channel):
             raise InvalidToken("the token is revoked")
+
+
+def _user(value: object) -> str:
+    """The user id that a claim holds. Raises `InvalidToken` for what would be one for many."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    if isinstance(value, float):
+        return format(Decimal(repr(value)).normalize(), "f")
+    raise InvalidToken("the claim with the user id is no string and no number")
 
 
 def _read_header(token: str) -> _Header:

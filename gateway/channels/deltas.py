@@ -8,6 +8,8 @@ from fastws.fossil import create_delta
 from gateway.model import Publication
 from gateway.protocols.base import ClientProtocol
 
+DELTA_TYPES = ("fossil",)
+
 
 def patch(base: bytes | None, data: bytes) -> bytes | None:
     """What makes ``data`` out of ``base``; None without a base, or where it would be no shorter."""

@@ -16,6 +16,12 @@ from msgspec import Struct
 MAX_NODES = 64
 MAX_DEPTH = 8
 
+# What each comparison is with; the others are with nothing.
+_OPERANDS = {
+    **dict.fromkeys(("eq", "neq", "sw", "ew", "ct", "lt", "lte", "gt", "gte"), "val"),
+    **dict.fromkeys(("in", "nin"), "vals"),
+}
+
 _Test = Callable[[Mapping[str, str]], bool]
 
 
@@ -75,6 +81,9 @@ def _leaf(node: FilterNode) -> _Test:
     key, val, vals = node.key, node.val, frozenset(node.vals)
     if not key:
         raise BadFilter("a comparison needs a key")
+    operand = _OPERANDS.get(node.cmp)
+    if (val != "", bool(vals)) != (operand == "val", operand == "vals"):
+        raise BadFilter(f"cmp {node.cmp[:20]!r} goes with {operand or 'no value'}")
     match node.cmp:
         case "eq":
             return lambda tags: tags.get(key) == val

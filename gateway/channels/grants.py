@@ -6,6 +6,7 @@ from enum import IntEnum
 
 from msgspec import UNSET, Raw, Struct, UnsetType
 
+from gateway.auth.revocation import TokenMark
 from gateway.auth.tokens import Flag, Override
 from gateway.channels.filters import TagFilter
 from gateway.config import ChannelOptions
@@ -21,6 +22,7 @@ class Source(IntEnum):
     USER_LIMITED = 5
     CLIENT_ALLOWED = 6
     CLIENT_INSECURE = 7
+    UNI_CONNECT = 8
     USER_PERSONAL = 9
     SERVER_API = 10
 
@@ -42,6 +44,7 @@ class Grant(Struct, gc=False):
     expire_at: float = 0.0  # Unix time; 0 for never
     filter: TagFilter | None = None
     delta: bool = False  # publications come as deltas where that is shorter
+    token: TokenMark | None = None  # the subscription token by which it is there
 
 
 def grant(options: ChannelOptions, source: Source, override: Override | None = None) -> Grant:

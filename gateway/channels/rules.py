@@ -26,6 +26,7 @@ _OPEN = {
     "presence": True,
     "join_leave": True,
     "allow_user_limited_channels": True,
+    "allow_tags_filter": True,
     "channel_regex": "(?s).*",
     **{
         f"allow_{what}_for_{whom}": True

@@ -31,6 +31,7 @@ from gateway.app import (
 )
 from gateway.app.base import Headers
 from gateway.app.endpoints import FAILURES, REST, Endpoint, WebhookFailed
+from gateway.channels.grants import Grant, Source
 from gateway.config import Config, Proxy, load
 from gateway.node import Node
 from gateway.server import Gateway
@@ -182,6 +183,52 @@ async def test_an_application_says_who_may_subscribe_and_for_how_long() -> None:
         world.turn(300)
         await settle()
         assert client.take()[0]["push"]["unsubscribe"]["code"] == 2501
+
+
+async def test_an_application_renews_those_with_a_token_too() -> None:
+    rules = Rules()
+    async with World(config(sub_refresh_proxy_enabled=True), app=rules) as world:
+        client, other = world.open(), world.client(token=token("bob", exp=world.now + 60))
+        reply = await ask(client, {"connect": {"token": token("ann", exp=world.now + 90)}})
+        assert "expires" not in reply["connect"]
+        text = token("ann", channel="a", exp=world.now + 60)
+        reply = await ask(client, {"subscribe": {"channel": "a", "token": text}})
+        assert reply["subscribe"] == {}
+        other.send({"id": 2, "refresh": {"token": token("bob", exp=world.now + 600)}})
+        assert other.closed == (3501, "bad request")
+        rules.refresh_reply = RefreshReply(expire_at=int(world.now) + 200)
+        world.turn(100)
+        await settle()
+        assert [type(event) for event in rules.asked] == [RefreshEvent]
+        world.turn(10)
+        await settle()
+        assert [type(event) for event in rules.asked] == [RefreshEvent, SubRefreshEvent]
+        assert (client.take(), client.closed) == ([], None)
+        client.send({"id": 3, "sub_refresh": {"channel": "a", "token": text}})
+        assert client.closed == (3501, "bad request")
+
+
+async def test_an_end_that_is_past_is_error_110_whoever_gives_it() -> None:
+    rules = Rules()
+    async with World(config(subscribe_proxy_enabled=True), app=rules) as world:
+        client = world.open()
+        rules.connect_reply = ConnectReply(user="ann", expire_at=1)
+        assert (await ask(client, {"connect": {}}))["error"]["code"] == 110
+        rules.connect_reply = ConnectReply(user="ann")
+        assert "connect" in await ask(client, {"connect": {}})
+        rules.subscribe_reply = SubscribeReply(expire_at=1)
+        assert (await ask(client, {"subscribe": {"channel": "a"}}))["error"]["code"] == 110
+
+
+async def test_an_application_may_end_what_a_backend_began() -> None:
+    async with World(config(sub_refresh_proxy_enabled=True), app=Rules()) as world:
+        client = world.client(token=token("bob"))
+        terms = Grant(Source.SERVER_API, expire_at=world.now + 60)
+        await world.node.administration.subscribe([client.session], "a", terms)
+        assert client.take() == [{"push": {"channel": "a", "subscribe": {}}}]
+        world.turn(61)
+        await settle()
+        assert client.closed == (3006, "subscription expired")
 
 
 async def test_without_an_application_what_is_its_to_say_is_not_available() -> None:

@@ -50,11 +50,17 @@ commands = st.fixed_dictionaries(
     {"id": st.integers(0, 3)},
     optional={
         "publish": st.fixed_dictionaries(
-            {"channel": st.sampled_from(CHANNELS)}, optional={"data": st.integers()}
+            {"channel": st.sampled_from(CHANNELS)},
+            optional={"data": st.integers(), "type": st.integers(0, 1)},
         ),
         "subscribe": st.fixed_dictionaries(
             {"channel": st.sampled_from(CHANNELS)},
-            optional={"join_leave": st.booleans(), "recover": st.booleans(), "token": st.just("x")},
+            optional={
+                "join_leave": st.booleans(),
+                "recover": st.booleans(),
+                "token": st.just("x"),
+                "type": st.integers(0, 1),
+            },
         ),
         "unsubscribe": st.fixed_dictionaries({"channel": st.sampled_from(CHANNELS)}),
         "presence": st.fixed_dictionaries({"channel": st.sampled_from(CHANNELS)}),

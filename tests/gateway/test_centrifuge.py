@@ -16,6 +16,8 @@ from tests.gateway.fakes import World
 # RFC 9562 5.4
 UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 
+BAD = {"error": {"code": 107, "message": "bad request"}}
+
 
 async def test_connect_is_answered_with_a_client_id_and_the_heartbeat_rules() -> None:
     async with World() as world:
@@ -142,15 +144,21 @@ async def test_binary_frames_are_read_and_answered_in_text() -> None:
         assert client.take() == [{"id": 2, "ping": {}}]
 
 
-async def test_pongs_and_messages_are_not_answered() -> None:
+async def test_pongs_are_not_answered() -> None:
     async with World() as world:
         client = world.client()
         client.receive("{}")
         client.receive("{}\n{}")
         client.receive(b"{}")
-        client.send({"send": {"data": {"a": 1}}})
         assert client.take() == []
         assert client.closed is None
+
+
+async def test_who_sends_a_message_that_nobody_listens_to_is_told_by_3508() -> None:
+    async with World() as world:
+        client = world.client()
+        client.send({"send": {"data": {"a": 1}}})
+        assert client.closed == (3508, "not available")
 
 
 async def test_unknown_fields_are_ignored() -> None:
@@ -266,6 +274,9 @@ async def test_history_is_read_by_limit_direction_and_position() -> None:
         assert read(limit=2, reverse=True) == [(5, 5), (4, 4)]
         assert read(limit=-1, since={"offset": 4, "epoch": epoch}) == [(5, 5)]
         assert read(limit=-1, since={"offset": 5}, reverse=True) == [(4, 4), (3, 3)]
+        assert read(limit=-1, since={"offset": 1}, reverse=True) == []
+        before = {"channel": "a", "since": {"offset": 0, "epoch": epoch}, "reverse": True}
+        assert client.ask({"history": before}) == BAD
         wrong = {"channel": "a", "since": {"offset": 4, "epoch": "other"}}
         error = {"code": 112, "message": "unrecoverable position"}
         assert client.ask({"history": wrong}) == {"error": error}
@@ -296,19 +307,25 @@ async def test_commands_without_anyone_behind_them(command: dict[str, Any], code
         assert world.client().ask(command)["error"]["code"] == code
 
 
+async def test_publishing_nothing_is_107() -> None:
+    async with World() as world:
+        client = world.client()
+        client.ask({"subscribe": {"channel": "a"}})
+        assert client.ask({"publish": {"channel": "a"}}) == BAD
+
+
 # -- limits
 
 
 async def test_names_are_limited_in_bytes() -> None:
     async with World() as world:
         client = world.client()
-        error = {"error": {"code": 107, "message": "bad request"}}
         assert client.ask({"subscribe": {"channel": "x" * 255}}) == {"subscribe": {}}
-        assert client.ask({"subscribe": {"channel": "x" * 256}}) == error
+        assert client.ask({"subscribe": {"channel": "x" * 256}}) == BAD
         assert client.ask({"subscribe": {"channel": "ü" * 127}}) == {"subscribe": {}}
-        assert client.ask({"subscribe": {"channel": "ü" * 128}}) == error
-        assert client.ask({"publish": {"channel": "ü" * 128, "data": 1}}) == error
-        assert client.ask({"presence": {"channel": "ü" * 128}}) == error
+        assert client.ask({"subscribe": {"channel": "ü" * 128}}) == BAD
+        assert client.ask({"publish": {"channel": "ü" * 128, "data": 1}}) == BAD
+        assert client.ask({"presence": {"channel": "ü" * 128}}) == BAD
 
 
 async def test_a_client_has_128_channels_at_most() -> None:
@@ -345,7 +362,6 @@ async def test_a_client_has_128_channels_at_most() -> None:
         '{"id":2,"subscribe":[]}',
         '{"id":2,"subscribe":{}}',
         '{"id":2,"unsubscribe":{"channel":""}}',
-        '{"id":2,"publish":{"channel":"a"}}',
         '{"id":2,"publish":{"data":1}}',
         '{"id":2,"publish":{"channel":"a","data":NaN}}',
         '{"id":2,"publish":{"channel":"a","data":"\\q"}}',

@@ -117,7 +117,6 @@ async def test_one_delta_serves_all_who_have_its_base() -> None:
     "request_",
     [
         {"delta": "fossil"},  # it may miss publications without being told
-        {"delta": "other", "positioned": True},
         {"delta": "fossil", "positioned": True, "tf": {"key": "k", "cmp": "ex"}},
     ],
 )
@@ -127,6 +126,13 @@ async def test_where_it_cannot_be_it_is_not_agreed_to(request_: dict[str, Any]) 
         assert "delta" not in reader.subscribe(**request_)
         await world.node.publish("a", Raw(json.dumps(document(1)).encode()), tags={"k": "v"})
         assert reader.read() == [1]
+
+
+async def test_a_type_that_there_is_not_closes_with_3501() -> None:
+    async with World(config()) as world:
+        client = world.client()
+        client.send({"id": 2, "subscribe": {"channel": "a", "delta": "other"}})
+        assert client.closed == (3501, "bad request")
 
 
 async def test_where_no_type_is_allowed_none_is_agreed_to() -> None:

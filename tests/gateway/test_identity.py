@@ -10,8 +10,11 @@ from msgspec import UNSET, Raw
 import fastws
 from gateway import codes
 from gateway.auth.handshake import OriginCheck, select_subprotocol, token_of
+from gateway.channels.grants import Grant, Source
 from gateway.config import Config, TokenSource, load
-from tests.gateway.fakes import Client, World
+from gateway.engines import MemoryEngine
+from gateway.session import Credentials
+from tests.gateway.fakes import Client, SlowEngine, World
 from tests.gateway.tokens import RSA_KEY, SECRET, token
 
 INVALID = (3500, "invalid token")
@@ -151,11 +154,42 @@ async def test_an_unknown_namespace_in_a_token_is_error_102_and_leaves_nothing()
         client.connect(token=token())
 
 
+async def test_a_client_that_comes_back_is_in_the_channels_it_may_be_in() -> None:
+    keys = {
+        "channel__without_namespace__allow_subscribe_for_client": True,
+        "channel__without_namespace__allow_user_limited_channels": True,
+        "channel__namespaces": [
+            {"name": "closed"},
+            {"name": "asks", "subscribe_proxy_enabled": True, "allow_subscribe_for_client": True},
+        ],
+    }
+    async with World(config(**keys)) as world:
+        client = world.open()
+        names = ["a", "#ann", "#bob", "$a", "closed:a", "asks:a", "none:a", "", "ü", "given"]
+        wanted: dict[str, Any] = {name: {} for name in names}
+        text = token(channels=["given"])
+        reply = client.ask({"connect": {"token": text, "subs": wanted}})["connect"]
+        assert sorted(reply["subs"]) == ["#ann", "a", "given"]
+        sources = {each.channel.name: each.terms.source for each in client.session.subscriptions}
+        assert (sources["a"], sources["given"]) == (8, 1)
+        assert "refresh" in client.ask({"refresh": {"token": text}})
+
+
 async def test_a_token_for_too_many_channels_closes_with_3505() -> None:
     async with World(config(client__channel_limit=2)) as world:
         client = world.open()
         client.send({"id": 1, "connect": {"token": token(channels=["a", "b", "c"])}})
         assert client.closed == (3505, "channel limit")
+
+
+async def test_a_backend_that_puts_a_client_into_too_many_channels_closes_it() -> None:
+    async with World(config(client__channel_limit=1)) as world:
+        client = ann(world, channels=["a"])
+        for channel, closed in ("a", None), ("b", (3505, "channel limit")):
+            terms = Grant(Source.SERVER_API)
+            await world.node.administration.subscribe([client.session], channel, terms)
+            assert client.closed == closed
+        assert world.node.hub.channels == {}
 
 
 async def test_users_have_a_channel_of_their_own() -> None:
@@ -204,6 +238,44 @@ async def test_a_refreshed_connection_goes_on() -> None:
         assert client.closed is None
 
 
+EXPIRED = {"error": {"code": 110, "message": "expired"}}
+
+
+async def test_a_connection_whose_end_is_past_is_error_110_and_a_later_one_may_follow() -> None:
+    async with World(config(client__allow_anonymous_connect_without_token=True)) as world:
+        client = world.open()
+        for end in 1, world.now:
+            text = token(expire_at=int(end), meta={"a": 1}, channels=["a"])
+            assert client.ask({"connect": {"token": text}}) == EXPIRED
+        assert (len(world.node.clients), world.node.hub.channels) == (0, {})
+        client.connect()
+        assert client.session.credentials is None
+        reply = world.open().ask({"connect": {"token": token(expire_at=int(world.now) + 9)}})
+        assert reply["connect"]["ttl"] == 9
+
+
+async def test_a_refresh_to_an_end_that_is_past_is_error_110_and_changes_nothing() -> None:
+    async with World(config()) as world:
+        client = ann(world, exp=world.now + 60, info=1)
+        text = token(expire_at=int(world.now), info=2)
+        assert client.ask({"refresh": {"token": text}}) == EXPIRED
+        assert client.session.expire_at == world.now + 60
+        assert client.session.info is not None
+        assert client.session.info.conn_info == Raw(b"1")
+
+
+async def test_a_backend_can_not_give_an_end_that_is_past() -> None:
+    async with World(config()) as world:
+        client = ann(world)
+        terms = Grant(Source.SERVER_API, expire_at=world.now)
+        with pytest.raises(codes.Refused, match="110"):
+            await world.node.administration.subscribe([client.session], "a", terms)
+        assert world.node.hub.channels == {}
+        await world.node.administration.refresh([client.session], world.now, UNSET)
+        assert client.take() == []
+        assert client.closed == (3005, "connection expired")
+
+
 @pytest.mark.parametrize(
     ("text", "closed"),
     [
@@ -227,6 +299,50 @@ async def test_a_refresh_can_change_what_others_see() -> None:
         client.ask({"refresh": {"token": token(info={"name": "Anna"}, channels=["a"])}})
         [present] = (await world.node.presence("a")).values()
         assert present.conn_info == Raw(b'{"name":"Anna"}')
+
+
+async def test_a_refresh_keeps_what_it_does_not_name() -> None:
+    async with World(config()) as world:
+        client = ann(world, jti="1", meta={"a": 1}, info=1)
+        for claims, meta in ({"jti": "2"}, b'{"a":1}'), ({"meta": 3}, b"3"):
+            client.ask({"refresh": {"token": token(**claims)}})
+            known, info = client.session.credentials, client.session.info
+            assert known is not None and info is not None
+            assert (known.token_id, known.meta) == (claims.get("jti", ""), Raw(meta))
+            assert info.conn_info == Raw(b"1")
+
+
+async def test_a_refresh_may_name_any_channel_that_the_client_is_in() -> None:
+    feature = "client__subscribe_to_user_personal_channel__"
+    keys = {
+        feature + "enabled": True,
+        "channel__without_namespace__allow_subscribe_for_client": True,
+    }
+    async with World(config(**keys)) as world:
+        client = ann(world, channels=["#ann", "a"])
+        client.ask({"subscribe": {"channel": "b"}})
+        for channels in ["#ann", "a"], ["a"], ["a", "b"]:
+            assert "refresh" in client.ask({"refresh": {"token": token(channels=channels)}})
+        client.send({"id": 2, "refresh": {"token": token(channels=["b"], info=2)}})
+        assert client.closed == (3010, "insufficient state")
+
+
+async def test_one_who_leaves_while_a_refresh_is_shown_is_seen_no_more() -> None:
+    engine = SlowEngine()
+    async with World(config(channel__without_namespace__presence=True), engine) as world:
+        client = world.open()
+        client.send({"id": 1, "connect": {"token": token(info=1, channels=["a"])}})
+        for _ in range(4):
+            await engine.let_go()
+        client.send({"id": 2, "refresh": {"token": token(info=2, channels=["a"])}})
+        adding, engine.waiting = engine.waiting, []
+        client.leave()
+        for _ in range(4):
+            await engine.let_go()
+        engine.waiting = adding
+        for _ in range(4):
+            await engine.let_go()
+        assert await MemoryEngine.presence(engine, "a") == {}
 
 
 # -- sent away
@@ -259,6 +375,65 @@ async def test_tokens_issued_before_a_time_close_their_connections() -> None:
         await world.node.administration.invalidate_user_tokens("ann", 950)
         assert old.closed == INVALID
         assert (new.closed, bob.closed) == (None, None)
+
+
+async def test_a_revoked_token_ends_its_subscriptions_and_no_others() -> None:
+    async with World(config(channel__without_namespace__allow_subscribe_for_client=True)) as world:
+        client, other = ann(world, jti="1"), ann(world)
+        for each, jti in (client, "2"), (other, "3"):
+            for channel in "a", "b":
+                text = token("ann", channel=channel, jti=jti + channel)
+                each.ask({"subscribe": {"channel": channel, "token": text}})
+            each.ask({"subscribe": {"channel": "c"}})
+        text = token("ann", channel="a", jti="4a")
+        client.ask({"sub_refresh": {"channel": "a", "token": text}})
+        await world.node.administration.revoke_token("2a")
+        assert client.take() == [], "it has been renewed by another"
+        for jti in "4a", "2b":
+            await world.node.administration.revoke_token(jti)
+        ended = {"code": 2000, "reason": "server unsubscribe"}
+        assert [each["push"] for each in client.take()] == [
+            {"channel": channel, "unsubscribe": ended} for channel in ("a", "b")
+        ]
+        assert client.ask({"subscribe": {"channel": "a", "token": text}})["error"]["code"] == 103
+        assert [each.channel.name for each in client.session.subscriptions] == ["c"]
+        assert (client.closed, other.closed, other.take()) == (None, None, [])
+        assert len(other.session.subscriptions) == 3
+
+
+async def test_a_token_that_is_revoked_while_a_client_comes_in_is_refused() -> None:
+    engine = SlowEngine()
+    async with World(config(), engine) as world:
+        client = ann(world)
+        text = token("ann", channel="a", jti="1")
+        client.send({"id": 2, "subscribe": {"channel": "a", "token": text}})
+        await world.node.administration.revoke_token("1")
+        for _ in range(3):
+            await engine.let_go()
+        assert client.take()[0]["error"]["code"] == 103
+        assert world.node.hub.channels == {}
+
+
+async def test_tokens_issued_before_a_time_end_their_subscriptions() -> None:
+    async with World(config()) as world:
+        old, new, bob = ann(world, iat=900), ann(world, iat=900), world.client(token=token("bob"))
+        for client, user, issued in (old, "ann", 900), (new, "ann", 950), (bob, "bob", 900):
+            for channel in "a", "b":
+                text = token(user, channel=channel, iat=issued)
+                client.ask({"subscribe": {"channel": channel, "token": text}})
+        await world.node.administration.invalidate_user_tokens("ann", 950, "a")
+        [pushed] = old.take()
+        assert (pushed["push"]["channel"], pushed["push"]["unsubscribe"]["code"]) == ("a", 2000)
+        assert new.take() == bob.take() == []
+        assert old.closed is None
+
+
+async def test_whom_the_application_let_in_has_no_token_to_be_invalidated() -> None:
+    async with World(config()) as world:
+        client = ann(world)
+        client.session.credentials = Credentials(by_app=True)
+        await world.node.administration.invalidate_user_tokens("ann")
+        assert client.closed is None
 
 
 async def test_a_user_is_found_whatever_the_number_of_connections() -> None:

@@ -99,6 +99,13 @@ async def test_nothing_missed_is_recovered_too() -> None:
         assert data(reply) == []
 
 
+async def test_where_nothing_can_be_recovered_it_is_told_that_it_was_wanted() -> None:
+    async with World(config()) as world:
+        left_off = await publish(world, 1)
+        reply = subscribe(world.client(), **since(left_off))
+        assert reply == {"was_recovering": True}
+
+
 async def test_more_than_history_keeps_is_not_recovered() -> None:
     async with World(RECOVERS) as world:
         left_off = await publish(world, 0)

@@ -235,8 +235,13 @@ async def test_audience_and_issuer_have_to_fit() -> None:
 async def test_the_user_may_be_in_another_claim() -> None:
     other = verifier(hmac_secret_key=SECRET, user_id_claim="uid")
     assert (await other.connection(token(uid="bob"))).sub == "bob"
-    assert (await other.connection(token(uid=42))).sub == "42"
     assert (await other.connection(token())).sub == ""
+    assert (await other.subscription(token(uid="bob", channel="a"))).sub == "bob"
+    for number, user in (-100, "-100"), (10**40 + 1, f"1{'0' * 39}1"), (1e3, "1000"), (1.5, "1.5"):
+        assert (await other.connection(token(uid=number))).sub == user
+    for value in None, True, {}, [], ["bob"]:
+        with pytest.raises(InvalidToken, match="no string and no number"):
+            await other.connection(token(uid=value))
 
 
 async def test_a_subscription_token_names_its_channel() -> None:

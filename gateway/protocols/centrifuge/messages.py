@@ -51,6 +51,7 @@ class ChannelRequest(Struct, gc=False):
 class PublishRequest(Struct, gc=False):
     channel: str = ""
     data: Raw | UnsetType = UNSET
+    type: int = 0  # of what the channel holds; ours are streams
 
 
 class Position(Struct, gc=False):

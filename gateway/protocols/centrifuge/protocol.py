@@ -166,7 +166,7 @@ class CentrifugeJson:
         try:
             publish = command.publish
             if publish is not None:
-                if not publish.channel or isinstance(publish.data, UnsetType):
+                if not publish.channel or isinstance(publish.data, UnsetType) or publish.type:
                     return None
                 if batch is not None:
                     batch.flush_subscribed()
@@ -208,8 +208,11 @@ class CentrifugeJson:
 
         if command.publish is not None:
             request = command.publish
-            if not request.channel or isinstance(request.data, UnsetType):
-                raise _bad_request("publish needs a channel and data")
+            _require_channel(request.channel)
+            if isinstance(request.data, UnsetType):
+                raise Refused(codes.BAD_REQUEST)
+            if request.type:
+                raise Refused(codes.PERMISSION_DENIED)
             batch.flush_subscribed()
             await node.publish(request.channel, request.data, session)
             return Reply(number, publish=EMPTY)
@@ -271,13 +274,12 @@ class CentrifugeJson:
     async def _connect(
         self, session: Session, number: int, request: ConnectRequest, batch: _Batch
     ) -> None:
-        since = {
-            name: StreamPosition(sub.offset, sub.epoch)
+        wanted = {
+            name: StreamPosition(sub.offset, sub.epoch) if sub.recover else None
             for name, sub in request.subs.items()
-            if sub.recover
         }
         connected = await self._node.admission.connect(
-            session, request.token, request.data, since, request.name, request.version
+            session, request.token, request.data, wanted, request.name, request.version
         )
         seconds = self._ping_seconds
         result = ConnectResult(
@@ -303,10 +305,15 @@ class CentrifugeJson:
             await self._node.members.joined(subscription)
 
     def _without_reply(self, session: Session, command: Command) -> None:
-        """A command without an id: a pong, or ``send``, which no application listens to yet."""
+        """A command without an id: a pong, or ``send``, which no application listens to yet.
+
+        Its client would not know that it speaks to nobody, if it were not closed.
+        """
         if session.info is None:
             raise _bad_request("the first command must be connect")
-        if command.send is None and command != _PONG:
+        if command.send is not None:
+            raise Disconnected(codes.NOBODY_LISTENS, "no application listens to send")
+        if command != _PONG:
             raise _bad_request("a command needs an id")
 
 
