@@ -20,7 +20,7 @@ from gateway.app.events import (
 )
 from gateway.auth.tokens import ConnectionClaims, SubscribeOptions, payload
 from gateway.channels.grants import Grant, Source, grant
-from gateway.codes import METHOD_NOT_FOUND, Refused
+from gateway.codes import MAX_REASON, METHOD_NOT_FOUND, Disconnect, Disconnected, Refused
 from gateway.config import ChannelOptions
 from gateway.model import SubscribeRequest
 from gateway.session import Session
@@ -155,10 +155,23 @@ def content(raw: Raw | UnsetType, b64: str = "") -> Raw | UnsetType:
         raise BadReply(str(error)) from None
 
 
+def check_disconnect(disconnect: Disconnect) -> None:
+    """Raises `BadReply` for one that clients cannot be told."""
+    if not disconnect.can_be_sent:
+        raise BadReply(
+            f"disconnect {disconnect.code} with {len(disconnect.reason)} characters of reason: "
+            f"the code has to be 3000-4999, the reason at most {MAX_REASON} bytes"
+        )
+
+
 def _meta(session: Session) -> Raw | UnsetType:
     return session.credentials.meta if session.credentials is not None else UNSET
 
 
 async def _own_task(call: Coroutine[Any, Any, _T]) -> _T:
     """A command runs without a task until it waits (`gateway.stepping`), and handlers need one."""
-    return await asyncio.get_running_loop().create_task(call)
+    try:
+        return await asyncio.get_running_loop().create_task(call)
+    except Disconnected as reason:
+        check_disconnect(reason.disconnect)
+        raise

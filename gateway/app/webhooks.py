@@ -18,6 +18,7 @@ import structlog
 from msgspec import UNSET, Raw, Struct, UnsetType
 
 from gateway.app.base import App, Headers, NoApp
+from gateway.app.calls import check_disconnect
 from gateway.app.endpoints import Endpoint, WebhookFailed
 from gateway.app.events import (
     ConnectEvent,
@@ -110,6 +111,8 @@ class Backend(App):
     async def _ask(self, name: str, event: Event, headers: Headers, kind: type[_T]) -> _T:
         def read(answer: bytes) -> tuple[_Reply, _T]:
             reply = _decode(answer)
+            if reply.disconnect is not None:
+                check_disconnect(reply.disconnect)
             return reply, msgspec.json.decode(reply.result or b"{}", type=kind)
 
         reply, result = await self._call(name, event, headers, read)

@@ -35,7 +35,7 @@ from gateway.config import Config, Proxy, load
 from gateway.node import Node
 from gateway.server import Gateway
 from tests.gateway.fakes import Client as FakeClient
-from tests.gateway.fakes import World
+from tests.gateway.fakes import FakeConnection, World
 from tests.gateway.test_gateway import Client, connect, url
 from tests.gateway.tokens import SECRET, token
 
@@ -131,6 +131,43 @@ async def test_what_an_application_raises_reaches_the_client() -> None:
         rules.connect_reply = Disconnected(Disconnect(4500, "never"))
         await ask(client, {"connect": {}})
         assert client.closed == (4500, "never")
+
+
+BAD_GOODBYES = [(12, ""), (1005, ""), (70000, ""), (4500, "ž" * 62)]
+
+
+@pytest.mark.parametrize(("code", "reason"), [*BAD_GOODBYES, (4500, "\ud800")])
+async def test_a_goodbye_that_no_close_frame_can_say_is_no_answer(code: int, reason: str) -> None:
+    rules = Rules()
+    async with World(config(), app=rules) as world:
+        client = world.open()
+        rules.connect_reply = Disconnected(Disconnect(code, reason))
+        assert (await ask(client, {"connect": {}}))["error"]["code"] == 100
+        assert client.closed is None
+
+
+class Stuck(FakeConnection):
+    def close(self, code: int, reason: str, /) -> None:
+        raise RuntimeError("a fault of the transport")
+
+
+@pytest.mark.parametrize("all_at_once", [False, True])
+async def test_a_client_is_gone_whatever_is_wrong_with_the_goodbye(all_at_once: bool) -> None:
+    async with World() as world:
+        clients = [world.client() for _ in range(2)]
+        for client in clients:
+            await ask(client, {"subscribe": {"channel": "a"}})
+        clients[0].session.transport = Stuck()
+        sessions = [client.session for client in clients]
+        if all_at_once:
+            await world.node.disconnect_all(sessions, Disconnect(12, "x" * 200))
+        else:
+            for session in sessions:
+                world.node.disconnect(session, Disconnect(12, "x" * 200))
+        assert clients[1].closed == (3004, "internal server error")
+        assert len(world.node.clients) == 0 and not world.node.hub.channels
+        assert await world.node.engine.presence("a") == {}
+        assert dict(world.node.counters.disconnects) == {"3004": 2}
 
 
 async def test_a_client_that_leaves_while_the_application_thinks_leaves_nothing() -> None:
@@ -339,6 +376,19 @@ async def test_whatever_a_backend_answers_the_client_gets_a_code(given: Any) -> 
             return
         error = (await client.read())["error"]
         assert error["code"] == (1000 if isinstance(given, dict) and "error" in given else 100)
+
+
+@pytest.mark.parametrize(("code", "reason"), BAD_GOODBYES)
+async def test_a_goodbye_of_a_backend_that_cannot_be_said_is_a_failure(
+    code: int, reason: str
+) -> None:
+    given = {"disconnect": {"code": code, "reason": reason}}
+    async with (
+        running(lambda event, content: given) as (gateway, _),
+        Client(await connect(url(gateway))) as client,
+    ):
+        assert (await client.ask({"connect": {}}))["error"]["code"] == 100
+        assert gateway.app.hooks["connect"].failures == 1  # type: ignore[attr-defined]
 
 
 # -- clients that are gone

@@ -62,7 +62,6 @@ UNUSED = {
     codes.UNAUTHORIZED,
     codes.EXPIRED,  # to a client that is gone
     codes.CONNECTION_CLOSED,
-    codes.SERVER_ERROR,
     codes.FORCE_RECONNECT,
 }
 CODES = [
