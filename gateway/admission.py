@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import structlog
 from msgspec import UNSET, Raw, UnsetType
+from msgspec.structs import replace
 
 from gateway import codes
-from gateway.app import RefreshReply
 from gateway.app.calls import content
 from gateway.auth import ConnectionClaims, InvalidToken, TokenExpired
 from gateway.auth.tokens import SubscribeOptions, payload
@@ -233,20 +233,28 @@ class Admission:
 
     async def _renew(self, session: Session) -> None:
         """Let the application say whether a client goes on."""
+        info: Raw | UnsetType = UNSET
+        meta: Raw | UnsetType = UNSET
         try:
             reply = await self._node.app.refresh(session)
-            info = content(reply.info, reply.b64info)
+            info, meta = content(reply.info, reply.b64info), content(reply.meta)
+            end = 0.0 if reply.expired else float(reply.expire_at)
         except Disconnected as reason:
             self._node.disconnect(session, reason.disconnect)
             return
-        except (OSError, Refused) as error:
-            log.warning("refresh failed", client=session.id, error=str(error))
-            reply, info = RefreshReply(expire_at=int(self._node.wall()) + RETRY_AFTER), UNSET
+        except Refused as refusal:
+            log.info("refresh refused", client=session.id, detail=str(refusal))
+            end = 0.0
+        except Exception as error:
+            log.warning("refresh failed", client=session.id, error=repr(error))
+            end = self._node.wall() + RETRY_AFTER
         if session.ended:
             return
-        if reply.expired:
+        if end <= self._node.wall():
             self._node.disconnect(session, codes.CONNECTION_EXPIRED)
             return
-        session.expire_at = reply.expire_at
+        session.expire_at = end
         self.schedule(session)
+        if session.credentials is not None and not isinstance(meta, UnsetType):
+            session.credentials = replace(session.credentials, meta=meta)
         await self.show(session, info)

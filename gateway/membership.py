@@ -14,9 +14,10 @@ from copy import copy
 from typing import TYPE_CHECKING
 
 import structlog
+from msgspec import UNSET, Raw, UnsetType
 
 from gateway import codes
-from gateway.app.calls import AppCalls
+from gateway.app.calls import AppCalls, content
 from gateway.auth import InvalidToken, SubscriptionClaims, TokenExpired, TokenVerifier
 from gateway.channels import BadFilter, ChannelRules, TagFilter
 from gateway.channels.deltas import chain
@@ -487,30 +488,52 @@ class Membership:
             if self._renews(subscription):
                 subscription.expire_at = now + RETRY_AFTER  # until it has answered
                 start(self._renew(subscription))
-            elif subscription.server_side:
-                self._disconnect(session, codes.SUBSCRIPTION_EXPIRED)
             else:
-                self.expel(subscription, codes.SUBSCRIPTION_ENDED)
+                self._end(subscription)
 
     async def _renew(self, subscription: Subscription) -> None:
         """Let the application say whether a subscription goes on."""
         session, name = subscription.session, subscription.channel.name
         options = self.rules.options_within(name)
+        info: Raw | UnsetType = UNSET
         try:
             reply = await self._app.sub_refresh(session, name, options)
+            info = content(reply.info, reply.b64info)
+            ended, end = reply.expired, float(reply.expire_at)
         except Disconnected as reason:
             self._disconnect(session, reason.disconnect)
             return
-        except (OSError, Refused) as error:
-            log.warning("sub_refresh failed", client=session.id, channel=name, error=str(error))
-            return
+        except Refused as refusal:
+            log.info("sub_refresh refused", client=session.id, channel=name, detail=str(refusal))
+            ended, end = True, 0.0
+        except Exception as error:
+            log.warning("sub_refresh failed", client=session.id, channel=name, error=repr(error))
+            ended, end = False, self._clock() + RETRY_AFTER
         if session.ended or subscription not in session.subscriptions:
             return
-        if reply.expired:
-            self.expel(subscription, codes.SUBSCRIPTION_ENDED)
+        if ended or 0 < end <= self._clock():
+            self._end(subscription)
+            return
+        subscription.expire_at = end
+        self._schedule(session)
+        await self._show(subscription, info)
+
+    async def _show(self, subscription: Subscription, chan_info: Raw | UnsetType) -> None:
+        """Change what others see of a client in a channel, if there is something new."""
+        known = subscription.session.info
+        if isinstance(chan_info, UnsetType) or known is None:
+            return
+        if subscription.info.chan_info != chan_info:
+            subscription.info = with_channel_info(known, chan_info)
+            if subscription.terms.presence:
+                await self._engine.presence_add(subscription.channel.name, subscription.info)
+
+    def _end(self, subscription: Subscription) -> None:
+        """The time of a subscription is over. A client cannot ask anew for one it did not want."""
+        if subscription.server_side:
+            self._disconnect(subscription.session, codes.SUBSCRIPTION_EXPIRED)
         else:
-            subscription.expire_at = reply.expire_at
-            self._schedule(session)
+            self.expel(subscription, codes.SUBSCRIPTION_ENDED)
 
 
 def _continue(top: StreamPosition, meanwhile: list[Publication]) -> list[Publication]:

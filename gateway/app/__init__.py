@@ -12,6 +12,7 @@ from gateway.app.events import (
     RpcEvent,
     RpcReply,
     SubRefreshEvent,
+    SubRefreshReply,
     SubscribeEvent,
     SubscribeReply,
 )
@@ -34,6 +35,7 @@ __all__ = [
     "RpcEvent",
     "RpcReply",
     "SubRefreshEvent",
+    "SubRefreshReply",
     "SubscribeEvent",
     "SubscribeReply",
 ]

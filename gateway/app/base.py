@@ -16,6 +16,7 @@ from gateway.app.events import (
     RpcEvent,
     RpcReply,
     SubRefreshEvent,
+    SubRefreshReply,
     SubscribeEvent,
     SubscribeReply,
 )
@@ -31,8 +32,9 @@ class App:
     """Base of applications: override what is to be decided, the rest is decided without it.
 
     A handler returns a reply, or raises `Refused` with an error for the client, `Disconnected` to
-    close it, or `OSError` when it cannot say now (error 100, temporary). Each call has a task of
-    its own. ``headers`` are those of the client's opening request that the configuration lists.
+    close it, or `OSError` when it cannot say now (error 100, temporary; in a renewal another
+    minute). What it refuses to renew has ended. Each call has a task of its own. ``headers`` are
+    those of the client's opening request that the configuration lists.
     """
 
     node: Node  # for publishing and the like; set before `start`
@@ -62,7 +64,7 @@ class App:
     async def subscribe(self, event: SubscribeEvent, headers: Headers) -> SubscribeReply:
         raise Refused(NOT_AVAILABLE)
 
-    async def sub_refresh(self, event: SubRefreshEvent, headers: Headers) -> RefreshReply:
+    async def sub_refresh(self, event: SubRefreshEvent, headers: Headers) -> SubRefreshReply:
         raise Refused(NOT_AVAILABLE)
 
     async def publish(self, event: PublishEvent, headers: Headers) -> PublishReply:

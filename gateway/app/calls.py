@@ -16,6 +16,7 @@ from gateway.app.events import (
     RefreshReply,
     RpcEvent,
     SubRefreshEvent,
+    SubRefreshReply,
     SubscribeEvent,
 )
 from gateway.auth.tokens import ConnectionClaims, SubscribeOptions, payload
@@ -96,7 +97,7 @@ class AppCalls:
 
     async def sub_refresh(
         self, session: Session, channel: str, options: ChannelOptions
-    ) -> RefreshReply:
+    ) -> SubRefreshReply:
         """Whether a subscription goes on."""
         event = SubRefreshEvent(
             client=session.id,

@@ -52,13 +52,19 @@ class RefreshEvent(Event, kw_only=True):
     """The time of a client that the application has let in is over."""
 
 
-class RefreshReply(Struct, kw_only=True):
-    """Whether a client or a subscription goes on, and until when (Unix time; 0: for ever)."""
+class SubRefreshReply(Struct, kw_only=True):
+    """Whether a subscription goes on, and until when (Unix time; 0: for ever)."""
 
     expired: bool = False
     expire_at: UnixTime = 0
     info: Raw | UnsetType = UNSET
     b64info: str = ""
+
+
+class RefreshReply(SubRefreshReply, kw_only=True):
+    """Whether a client goes on, and until when: without a later ``expire_at`` it does not."""
+
+    meta: Raw | UnsetType = UNSET
 
 
 class SubscribeEvent(Event, kw_only=True):

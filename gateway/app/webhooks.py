@@ -32,6 +32,7 @@ from gateway.app.events import (
     RpcEvent,
     RpcReply,
     SubRefreshEvent,
+    SubRefreshReply,
     SubscribeEvent,
     SubscribeReply,
 )
@@ -95,8 +96,8 @@ class Backend(App):
     async def subscribe(self, event: SubscribeEvent, headers: Headers) -> SubscribeReply:
         return await self._ask("subscribe", event, headers, SubscribeReply)
 
-    async def sub_refresh(self, event: SubRefreshEvent, headers: Headers) -> RefreshReply:
-        return await self._ask("sub_refresh", event, headers, RefreshReply)
+    async def sub_refresh(self, event: SubRefreshEvent, headers: Headers) -> SubRefreshReply:
+        return await self._ask("sub_refresh", event, headers, SubRefreshReply)
 
     async def publish(self, event: PublishEvent, headers: Headers) -> PublishReply:
         return await self._ask("publish", event, headers, PublishReply)

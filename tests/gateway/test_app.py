@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from msgspec import Raw
 
 from examples.chat_app import Chat
 from gateway.app import (
@@ -25,6 +26,7 @@ from gateway.app import (
     RefreshReply,
     Refused,
     SubRefreshEvent,
+    SubRefreshReply,
     SubscribeEvent,
     SubscribeReply,
     farewells,
@@ -87,7 +89,7 @@ class Rules(App):
     async def refresh(self, event: RefreshEvent, headers: Headers) -> RefreshReply:
         return await self._give(event, self.refresh_reply)
 
-    async def sub_refresh(self, event: SubRefreshEvent, headers: Headers) -> RefreshReply:
+    async def sub_refresh(self, event: SubRefreshEvent, headers: Headers) -> SubRefreshReply:
         return await self._give(event, self.refresh_reply)
 
 
@@ -199,6 +201,84 @@ async def test_an_application_renews_clients_or_ends_them() -> None:
         await settle()
         assert client.closed == (3005, "connection expired")
         assert len(rules.asked) == 4
+
+
+NO = Refused(Error(1000, "no"))
+
+
+@pytest.mark.parametrize(
+    ("reply", "stays"),
+    [
+        (RefreshReply(), False),  # the end that it had is over
+        (RefreshReply(expire_at=1), False),
+        (NO, False),
+        (RuntimeError("a fault of the application"), True),
+        (TimeoutError("slow"), True),
+        (RefreshReply(b64info="%"), True),
+    ],
+)
+async def test_only_an_application_that_fails_keeps_a_client(reply: Any, stays: bool) -> None:
+    rules = Rules()
+    async with World(config(), app=rules) as world:
+        rules.connect_reply = ConnectReply(user="ann", expire_at=int(world.now) + 60)
+        client = world.open()
+        await ask(client, {"connect": {}})
+        rules.refresh_reply = reply
+        world.turn(61)
+        await settle()
+        assert client.closed == (None if stays else (3005, "connection expired"))
+        rules.refresh_reply = NO
+        world.turn(61)
+        await settle()
+        assert client.closed == (3005, "connection expired")
+
+
+@pytest.mark.parametrize(
+    ("reply", "stays"),
+    [
+        (SubRefreshReply(), True),  # for ever
+        (SubRefreshReply(expire_at=1), False),
+        (NO, False),
+        (RuntimeError("a fault of the application"), True),
+        (TimeoutError("slow"), True),
+        (SubRefreshReply(b64info="%"), True),
+    ],
+)
+async def test_only_an_application_that_fails_keeps_a_subscription(reply: Any, stays: bool) -> None:
+    rules = Rules()
+    keys = {"subscribe_proxy_enabled": True, "sub_refresh_proxy_enabled": True}
+    async with World(config(**keys), app=rules) as world:
+        client = world.client(token=token("bob"))
+        rules.subscribe_reply = SubscribeReply(expire_at=int(world.now) + 60)
+        await ask(client, {"subscribe": {"channel": "a"}})
+        rules.refresh_reply = reply
+        world.turn(61)
+        await settle()
+        told = [each["push"]["unsubscribe"]["code"] for each in client.take()]
+        assert told == ([] if stays else [2501])
+
+
+async def test_a_renewal_changes_what_others_see_and_what_the_backend_is_told() -> None:
+    rules = Rules()
+    keys = {"subscribe_proxy_enabled": True, "sub_refresh_proxy_enabled": True, "presence": True}
+    async with World(config(**keys), app=rules) as world:
+        end = int(world.now) + 60
+        rules.connect_reply = ConnectReply(user="ann", expire_at=end, meta=Raw(b'"old"'))
+        rules.subscribe_reply = SubscribeReply(expire_at=end, info=Raw(b'"old"'))
+        client = world.open()
+        await ask(client, {"connect": {}})
+        await ask(client, {"subscribe": {"channel": "a"}})
+        later = end + 300
+        rules.refresh_reply = RefreshReply(expire_at=later, b64info="NQ==", meta=Raw(b'"new"'))
+        world.turn(61)
+        await settle()
+        world.turn(1)
+        await settle()
+        [seen] = (await world.node.engine.presence("a")).values()
+        assert (bytes(seen.conn_info), bytes(seen.chan_info)) == (b"5", b"5")
+        world.turn(300)
+        await settle()
+        assert bytes(rules.asked[-1].meta) == b'"new"'
 
 
 async def test_an_application_says_who_may_subscribe_and_for_how_long() -> None:
@@ -536,4 +616,3 @@ def test_after_a_while_it_is_tried_again() -> None:
 def test_nodes_without_an_application_need_none() -> None:
     node: Node = World().node
     assert not any(map(node.app.handles, ("connect", "subscribe", "publish", "rpc")))
-
