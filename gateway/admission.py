@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 import structlog
@@ -10,6 +10,7 @@ from msgspec import UNSET, Raw, UnsetType
 from msgspec.structs import replace
 
 from gateway import codes
+from gateway.app import ConnectSubscription
 from gateway.app.calls import content
 from gateway.auth import ConnectionClaims, InvalidToken, TokenExpired
 from gateway.auth.tokens import SubscribeOptions, payload
@@ -41,12 +42,14 @@ class Admission:
         since: Mapping[str, StreamPosition] | None = None,
         name: str = "",
         version: str = "",
+        channels: Iterable[str] = (),
     ) -> Connected:
         """Let a client in, and put it into the channels that are not for it to choose.
 
-        ``since`` is where it left off in those; ``name`` and ``version`` are of its software. A
-        client without a token is let in by the application, if that wants to be asked. In dev mode
-        anyone else comes in, and ``data`` becomes what others see of it.
+        ``channels`` are those that it was in, and ``since`` is where it left off there; ``name``
+        and ``version`` are of its software. A client without a token is let in by the application,
+        if that wants to be asked. In dev mode anyone else comes in, and ``data`` becomes what
+        others see of it.
 
         Raises `Refused`: 109 token expired, 100 keys, application or engine out of reach, 102 a
         channel of an unknown namespace; `Disconnected`: 3500 invalid token, 3501 connected already
@@ -62,15 +65,20 @@ class Admission:
             if not claims.sub and self._node.config.client.disallow_anonymous_connection_tokens:
                 raise Disconnected(codes.NOT_PERMITTED, "anonymous tokens are not allowed")
             session.credentials = Credentials(claims.jti, claims.iat, claims.meta)
-        elif self._node.app.handles("connect"):
-            claims, told = await self._node.app.connect(session, client, data, name, version)
-            session.credentials = Credentials(meta=claims.meta, by_app=True)
-        elif self._node.config.dev:
-            claims = ConnectionClaims(info=payload(data))
-        elif self._node.config.client.allow_anonymous_connect_without_token:
-            claims = ConnectionClaims()
         else:
-            raise Disconnected(codes.INVALID_REQUEST, "no token")
+            known = None
+            if self._node.app.handles("connect"):
+                app = self._node.app
+                known = await app.connect(session, client, data, name, version, channels)
+            if known is not None:
+                claims, told = known
+                session.credentials = Credentials(meta=claims.meta, by_app=True)
+            elif self._node.config.dev:
+                claims = ConnectionClaims(info=payload(data))
+            elif self._node.config.client.allow_anonymous_connect_without_token:
+                claims = ConnectionClaims()
+            else:
+                raise Disconnected(codes.INVALID_REQUEST, "no token")
         if session.ended:
             raise Refused(codes.EXPIRED)
         if self._node.revocations.is_blocked(claims.sub):
@@ -118,6 +126,9 @@ class Admission:
         for name, sub in subs.items():
             terms = grant(self._node.rules.options(name), source, sub.override)
             terms.info, terms.data = sub.info, sub.data
+            if isinstance(sub, ConnectSubscription):
+                terms.expire_at = sub.expire_at
+                terms.auto_recover = terms.auto_recover or sub.cache_recover
             wanted[name] = terms
         personal = self._node.rules.personal_channel(session.user)
         if personal is not None:

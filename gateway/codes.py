@@ -17,7 +17,7 @@ class Error(msgspec.Struct, frozen=True, omit_defaults=True):
     """The ``error`` of a reply. After a ``temporary`` one the same command may succeed later."""
 
     code: int
-    message: str
+    message: str = ""
     temporary: bool = False
 
 

@@ -467,7 +467,7 @@ class Membership:
     def _renews(self, subscription: Subscription) -> bool:
         """Whether the application renews a subscription, and not the client."""
         return (
-            subscription.terms.source is Source.SUBSCRIBE_PROXY
+            subscription.terms.source in (Source.SUBSCRIBE_PROXY, Source.CONNECT_PROXY)
             and self.rules.options_within(subscription.channel.name).sub_refresh_proxy_enabled
         )
 

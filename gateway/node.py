@@ -251,8 +251,8 @@ class Node:
             options = self.rules.check(name)
             info = session.info
             if options.publish_proxy_enabled:
-                data, skips = await self.app.publish(session, name, data, options)
-                skip_history = skip_history or skips
+                approved = await self.app.publish(session, name, data, options)
+                data, tags, skip_history, once, delta = approved
             subscription = None
             if session.subscriptions:
                 subscription = session.find(self.hub.channels.get(name))

@@ -4,6 +4,7 @@ from gateway.app.base import App, NoApp
 from gateway.app.events import (
     ConnectEvent,
     ConnectReply,
+    ConnectSubscription,
     DisconnectEvent,
     PublishEvent,
     PublishReply,
@@ -22,6 +23,7 @@ __all__ = [
     "App",
     "ConnectEvent",
     "ConnectReply",
+    "ConnectSubscription",
     "Disconnect",
     "DisconnectEvent",
     "Disconnected",

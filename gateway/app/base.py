@@ -55,7 +55,8 @@ class App:
         """Who is asked where a namespace names a proxy. An application in the process is all."""
         return self
 
-    async def connect(self, event: ConnectEvent, headers: Headers) -> ConnectReply:
+    async def connect(self, event: ConnectEvent, headers: Headers) -> ConnectReply | None:
+        """Who the client is. None: as if nobody had been asked."""
         raise Refused(NOT_AVAILABLE)
 
     async def refresh(self, event: RefreshEvent, headers: Headers) -> RefreshReply:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
-from typing import Any, TypeVar
+from collections.abc import Coroutine, Iterable
+from typing import Any, NamedTuple, TypeVar
 
 from msgspec import UNSET, Raw, UnsetType
+from msgspec.structs import replace
 
 from gateway.app.base import App
 from gateway.app.events import (
     ConnectEvent,
+    ConnectSubscription,
     PublishEvent,
     RefreshEvent,
     RefreshReply,
@@ -23,6 +25,7 @@ from gateway.auth.tokens import ConnectionClaims, SubscribeOptions, payload
 from gateway.channels.grants import Grant, Source, grant
 from gateway.codes import MAX_REASON, METHOD_NOT_FOUND, Disconnect, Disconnected, Refused
 from gateway.config import ChannelOptions
+from gateway.engines import Once
 from gateway.model import SubscribeRequest
 from gateway.session import Session
 
@@ -31,6 +34,16 @@ _T = TypeVar("_T")
 
 class BadReply(OSError):
     """The application answered something that cannot be used."""
+
+
+class Approved(NamedTuple):
+    """A publication of a client as the application wants it, by the arguments of `Node.publish`."""
+
+    data: Raw
+    tags: dict[str, str] | None
+    skip_history: bool
+    once: Once | None
+    delta: bool
 
 
 class AppCalls:
@@ -44,27 +57,38 @@ class AppCalls:
         self.handles = app.handles
 
     async def connect(
-        self, session: Session, client: str, data: Raw | UnsetType, name: str, version: str
-    ) -> tuple[ConnectionClaims, Raw | UnsetType]:
-        """Who a client without a token is, and what it is told."""
+        self,
+        session: Session,
+        client: str,
+        data: Raw | UnsetType,
+        name: str,
+        version: str,
+        channels: Iterable[str],
+    ) -> tuple[ConnectionClaims, Raw | UnsetType] | None:
+        """Who a client without a token is, and what it is told; None where nobody says."""
         event = ConnectEvent(
-            client=client, address=session.address, data=data, name=name, version=version
+            client=client,
+            address=session.address,
+            data=data,
+            name=name,
+            version=version,
+            channels=list(channels),
         )
         reply = await _own_task(self.app.connect(event, session.headers))
-        subs = {
-            name: SubscribeOptions(
-                content(sub.info, sub.b64info),
-                data=content(sub.data, sub.b64data),
-                override=sub.override,
-            )
-            for name, sub in reply.subs.items()
+        if reply is None:
+            return None
+        subs: dict[str, SubscribeOptions] = {
+            channel: ConnectSubscription() for channel in reply.channels
         }
+        for channel, sub in reply.subs.items():
+            info, chan_data = content(sub.info, sub.b64info), content(sub.data, sub.b64data)
+            subs[channel] = replace(sub, info=info, data=chan_data)
         claims = ConnectionClaims(
             sub=reply.user,
             expire_at=reply.expire_at,
             info=content(reply.info, reply.b64info),
             meta=content(reply.meta),
-            subs=subs or {name: SubscribeOptions() for name in reply.channels},
+            subs=subs,
         )
         return claims, content(reply.data, reply.b64data)
 
@@ -111,8 +135,8 @@ class AppCalls:
 
     async def publish(
         self, session: Session, channel: str, data: Raw, options: ChannelOptions
-    ) -> tuple[Raw, bool]:
-        """What is published for a client, and whether the history is to leave it out."""
+    ) -> Approved:
+        """What is published for a client."""
         event = PublishEvent(
             client=session.id,
             address=session.address,
@@ -124,7 +148,16 @@ class AppCalls:
         app = self.app.behind(options.publish_proxy_name)
         reply = await _own_task(app.publish(event, session.headers))
         changed = content(reply.data, reply.b64data)
-        return data if isinstance(changed, UnsetType) else changed, reply.skip_history
+        once = None
+        if reply.idempotency_key or reply.version:
+            once = Once(reply.idempotency_key, reply.version, reply.version_epoch)
+        return Approved(
+            data if isinstance(changed, UnsetType) else changed,
+            reply.tags or None,
+            reply.skip_history,
+            once,
+            reply.delta,
+        )
 
     async def rpc(
         self, session: Session, method: str, data: Raw | UnsetType, proxy: str

@@ -27,11 +27,26 @@ class Event(Struct, kw_only=True):
 
 
 class ConnectEvent(Event, kw_only=True):
-    """A client without a token wants to come in. ``data`` is what it sent along."""
+    """A client without a token wants to come in.
+
+    ``data`` is what it sent along, ``channels`` are those that it was put into the last time.
+    """
 
     data: Raw | UnsetType = UNSET
     name: str = ""
     version: str = ""
+    channels: list[str] = []
+
+
+class ConnectSubscription(SubscribeOptions, frozen=True, kw_only=True):
+    """A channel that a client is put into.
+
+    With ``cache_recover`` it is told of the newest publication, where recovery is on and in cache
+    mode.
+    """
+
+    expire_at: UnixTime = 0
+    cache_recover: bool = False
 
 
 class ConnectReply(Struct, kw_only=True):
@@ -44,7 +59,7 @@ class ConnectReply(Struct, kw_only=True):
     data: Raw | UnsetType = UNSET
     b64data: str = ""
     channels: list[str] = []
-    subs: dict[str, SubscribeOptions] = {}
+    subs: dict[str, ConnectSubscription] = {}  # go before ``channels``
     meta: Raw | UnsetType = UNSET
 
 
@@ -99,11 +114,19 @@ class PublishEvent(Event, kw_only=True):
 
 
 class PublishReply(Struct, kw_only=True):
-    """It may; ``data`` is published in place of what the client sent, if it is there."""
+    """It may; ``data`` is published in place of what the client sent, if it is there.
+
+    The rest is as in `gateway.node.Node.publish` and `gateway.engines.Once`.
+    """
 
     data: Raw | UnsetType = UNSET
     b64data: str = ""
     skip_history: bool = False
+    tags: dict[str, str] = {}
+    idempotency_key: str = ""
+    delta: bool = False
+    version: Annotated[int, Meta(ge=0)] = 0
+    version_epoch: str = ""
 
 
 class DisconnectEvent(Event, kw_only=True):

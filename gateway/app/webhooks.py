@@ -1,8 +1,8 @@
 """An application over HTTP, in any language: the events are posted to it as JSON.
 
-The answer is ``{"result": …}``, ``{"error": {"code", "message", "temporary"}}`` or ``{"disconnect":
-{"code", "reason"}}``. While the backend is down or slow, clients get error 100, which their SDKs
-try again; after some failures in a row it is left alone for a while, so that neither waits.
+The answer is a result, an error or a disconnect (`gateway.app.replies`). While the backend is down
+or slow, clients get error 100, which their SDKs try again; after some failures in a row it is left
+alone for a while, so that neither waits.
 
 Each event has one endpoint; namespaces may name a proxy instead, which has an endpoint of its own.
 """
@@ -15,10 +15,9 @@ from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 import structlog
-from msgspec import UNSET, Raw, Struct, UnsetType
 
+from gateway.app import replies
 from gateway.app.base import App, Headers, NoApp
-from gateway.app.calls import check_disconnect
 from gateway.app.endpoints import Endpoint, WebhookFailed
 from gateway.app.events import (
     ConnectEvent,
@@ -36,7 +35,7 @@ from gateway.app.events import (
     SubscribeEvent,
     SubscribeReply,
 )
-from gateway.codes import NOT_AVAILABLE, Disconnect, Disconnected, Error, Refused
+from gateway.codes import NOT_AVAILABLE, Disconnected, Refused
 from gateway.config import DEFAULT_PROXY, Config, ProxyOptions
 from gateway.config.proxies import choices, event_proxies
 
@@ -50,13 +49,6 @@ _NOBODY = NoApp()
 _T = TypeVar("_T")
 
 
-class _Reply(Struct):
-    result: Raw | UnsetType = UNSET
-    error: Error | None = None
-    disconnect: Disconnect | None = None
-
-
-_decode = msgspec.json.Decoder(_Reply).decode
 _encode = msgspec.json.Encoder().encode
 
 
@@ -87,48 +79,42 @@ class Backend(App):
     def handles(self, event: str) -> bool:
         return event in self.hooks
 
-    async def connect(self, event: ConnectEvent, headers: Headers) -> ConnectReply:
+    # An answer without a result means what it does to Centrifugo.
+
+    async def connect(self, event: ConnectEvent, headers: Headers) -> ConnectReply | None:
         return await self._ask("connect", event, headers, ConnectReply)
 
     async def refresh(self, event: RefreshEvent, headers: Headers) -> RefreshReply:
-        return await self._ask("refresh", event, headers, RefreshReply)
+        reply = await self._ask("refresh", event, headers, RefreshReply)
+        return reply or RefreshReply(expired=True)
 
     async def subscribe(self, event: SubscribeEvent, headers: Headers) -> SubscribeReply:
-        return await self._ask("subscribe", event, headers, SubscribeReply)
+        return await self._ask("subscribe", event, headers, SubscribeReply) or SubscribeReply()
 
     async def sub_refresh(self, event: SubRefreshEvent, headers: Headers) -> SubRefreshReply:
-        return await self._ask("sub_refresh", event, headers, SubRefreshReply)
+        reply = await self._ask("sub_refresh", event, headers, SubRefreshReply)
+        return reply or SubRefreshReply(expired=True)
 
     async def publish(self, event: PublishEvent, headers: Headers) -> PublishReply:
-        return await self._ask("publish", event, headers, PublishReply)
+        return await self._ask("publish", event, headers, PublishReply) or PublishReply()
 
     async def rpc(self, event: RpcEvent, headers: Headers) -> RpcReply:
-        return await self._ask("rpc", event, headers, RpcReply)
+        return await self._ask("rpc", event, headers, RpcReply) or RpcReply()
 
     async def disconnect(self, event: DisconnectEvent, headers: Headers) -> None:
         """Whatever the backend answers with status 200 is good."""
         await self._call("disconnect", event, headers, lambda answer: None)
 
-    async def _ask(self, name: str, event: Event, headers: Headers, kind: type[_T]) -> _T:
-        def read(answer: bytes) -> tuple[_Reply, _T]:
-            reply = _decode(answer)
-            if reply.disconnect is not None:
-                check_disconnect(reply.disconnect)
-            return reply, msgspec.json.decode(reply.result or b"{}", type=kind)
-
-        reply, result = await self._call(name, event, headers, read)
-        if reply.disconnect is not None:
-            raise Disconnected(reply.disconnect, f"the backend answered {name} with it")
-        if reply.error is not None:
-            raise Refused(reply.error)
-        if isinstance(reply.result, UnsetType):
-            raise WebhookFailed(f"{name}: neither a result nor an error")
-        return result
+    async def _ask(self, name: str, event: Event, headers: Headers, kind: type[_T]) -> _T | None:
+        return await self._call(name, event, headers, lambda answer: replies.read(answer, kind))
 
     async def _call(
         self, name: str, event: Event, headers: Headers, read: Callable[[bytes], _T]
     ) -> _T:
-        """Post an event and ``read`` the answer; what goes wrong is counted and logged."""
+        """Post an event and ``read`` the answer; what goes wrong is counted and logged.
+
+        An error or a disconnect that the backend answers with is nothing wrong.
+        """
         hook = self.hooks.get(name)
         if hook is None:
             raise Refused(NOT_AVAILABLE)
@@ -136,7 +122,10 @@ class Backend(App):
         endpoint.check()
         try:
             answer = read(await self._post(endpoint, name, _encode(event), headers))
-        except (OSError, msgspec.DecodeError) as error:
+        except (Refused, Disconnected):
+            hook.note(endpoint, failed=False)
+            raise
+        except OSError as error:
             hook.note(endpoint, failed=True)
             log.warning("webhook failed", event_name=name, proxy=hook.proxy, error=repr(error))
             raise WebhookFailed(f"{endpoint.name}: {error!r}") from None

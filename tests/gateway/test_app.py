@@ -18,10 +18,13 @@ from gateway.app import (
     App,
     ConnectEvent,
     ConnectReply,
+    ConnectSubscription,
     Disconnect,
     Disconnected,
     DisconnectEvent,
     Error,
+    PublishEvent,
+    PublishReply,
     RefreshEvent,
     RefreshReply,
     Refused,
@@ -71,6 +74,7 @@ class Rules(App):
         self.connect_reply: Any = ConnectReply(user="ann")
         self.subscribe_reply: Any = SubscribeReply()
         self.refresh_reply: Any = RefreshReply(expired=True)
+        self.publish_reply: Any = PublishReply()
 
     async def _give(self, event: Any, reply: Any) -> Any:
         self.asked.append(event)
@@ -88,6 +92,9 @@ class Rules(App):
 
     async def refresh(self, event: RefreshEvent, headers: Headers) -> RefreshReply:
         return await self._give(event, self.refresh_reply)
+
+    async def publish(self, event: PublishEvent, headers: Headers) -> PublishReply:
+        return await self._give(event, self.publish_reply)
 
     async def sub_refresh(self, event: SubRefreshEvent, headers: Headers) -> SubRefreshReply:
         return await self._give(event, self.refresh_reply)
@@ -108,6 +115,86 @@ async def test_an_application_lets_clients_in() -> None:
         [event] = rules.asked
         assert (bytes(event.data), event.name) == (b'{"a": 1}', "js")
         assert event.client == client.session.id
+
+
+async def test_channels_of_a_reply_are_joined_by_its_subs_which_go_first() -> None:
+    rules = Rules()
+    keys = {"history_size": 5, "history_ttl": 60.0, "force_recovery": True}
+    async with World(config(force_recovery_mode="cache", **keys), app=rules) as world:
+        await world.node.publish("a", Raw(b"1"))
+        rules.connect_reply = ConnectReply(
+            channels=["a", "b"],
+            subs={
+                "a": ConnectSubscription(cache_recover=True),
+                "c": ConnectSubscription(b64data="Ng==", expire_at=int(world.now) + 60),
+            },
+        )
+        client = world.open()
+        subs = (await ask(client, {"connect": {}}))["connect"]["subs"]
+        assert list(subs) == ["a", "b", "c"]
+        assert [pub["data"] for pub in subs["a"]["publications"]] == [1]
+        assert subs["c"]["data"] == 6 and (subs["c"]["expires"], subs["c"]["ttl"]) == (True, 60)
+        world.turn(60 + world.node.config.client.expired_sub_close_delay)
+        await settle()
+        assert client.closed == (3006, "subscription expired")
+
+
+async def test_an_application_renews_what_it_has_put_a_client_into() -> None:
+    rules = Rules()
+    async with World(config(sub_refresh_proxy_enabled=True), app=rules) as world:
+        sub = ConnectSubscription(expire_at=int(world.now) + 60)
+        rules.connect_reply = ConnectReply(subs={"a": sub})
+        client = world.open()
+        assert (await ask(client, {"connect": {}}))["connect"]["subs"] == {"a": {}}
+        rules.refresh_reply = SubRefreshReply(expire_at=int(world.now) + 300)
+        world.turn(61)
+        await settle()
+        assert client.closed is None
+        rules.refresh_reply = SubRefreshReply(expired=True)
+        world.turn(300)
+        await settle()
+        assert client.closed == (3006, "subscription expired")
+
+
+async def test_an_application_says_how_something_is_published() -> None:
+    rules = Rules()
+    keys = {"publish_proxy_enabled": True, "history_size": 5, "history_ttl": 60.0}
+    async with World(config(**keys, allow_history_for_client=True), app=rules) as world:
+        client = world.client(token=token("bob"))
+
+        async def publish(sent: int, **reply: Any) -> None:
+            rules.publish_reply = PublishReply(**reply)
+            command = {"publish": {"channel": "a", "data": sent}}
+            assert "publish" in await ask(client, command)
+
+        await publish(1, tags={"k": "v"}, idempotency_key="x", version=7, version_epoch="e")
+        await publish(2, idempotency_key="x")
+        await publish(3, version=7, version_epoch="e")
+        await publish(4, skip_history=True)
+        await publish(5, data=Raw(b"6"))
+        history = (await ask(client, {"history": {"channel": "a", "limit": 9}}))["history"]
+        assert [(pub["data"], pub.get("tags")) for pub in history["publications"]] == [
+            (1, {"k": "v"}),
+            (6, None),
+        ]
+
+
+async def test_an_application_asks_for_deltas() -> None:
+    rules = Rules()
+    keys = {"publish_proxy_enabled": True, "history_size": 5, "history_ttl": 60.0}
+    options = {"allowed_delta_types": ["fossil"], "allow_subscribe_for_client": True}
+    settings = config(**keys, **options, force_recovery=True)
+    async with World(settings, app=rules) as world:
+        client = world.client(token=token("bob"))
+        subscribed = await ask(client, {"subscribe": {"channel": "a", "delta": "fossil"}})
+        assert subscribed["subscribe"]["delta"] is True
+        rules.publish_reply = PublishReply(delta=True)
+        for number in range(2):
+            data = {"text": "the same as before" * 9, "n": number}
+            client.send({"id": 1, "publish": {"channel": "a", "data": data}})
+            await settle()
+        pushed = [each["push"]["pub"] for each in client.take() if "push" in each]
+        assert [pub.get("delta") for pub in pushed] == [None, True]
 
 
 async def test_a_token_goes_before_the_application() -> None:
@@ -432,8 +519,13 @@ async def test_a_backend_is_asked_with_cookies_and_decides() -> None:
     [
         {"error": {"code": 1000, "message": "no"}},
         {"disconnect": {"code": 4500, "reason": "never"}},
-        {},
+        {"error": {"code": 0}},
         {"result": 5},
+        {"result": {"caps": [{"channels": ["a"], "allow": ["pub"]}]}},
+        {"result": {"subs": {"a": {"server_tags_filter": {"key": "a", "cmp": "ex"}}}}},
+        {"result": {"subs": {"a": {"b64data": "%"}}}},
+        web.Response(body=b'{"result": {"data": "\xff"}}'),
+        web.Response(body=b"[" * 100_000),
         {"result": {"user": 5}},
         {"result": {"b64info": "%"}},
         [],
@@ -455,7 +547,76 @@ async def test_whatever_a_backend_answers_the_client_gets_a_code(given: Any) -> 
             assert await client.closed() == (4500, "never")
             return
         error = (await client.read())["error"]
-        assert error["code"] == (1000 if isinstance(given, dict) and "error" in given else 100)
+        if given == {"error": {"code": 1000, "message": "no"}}:
+            assert error["code"] == 1000
+            return
+        assert error == {"code": 100, "message": "internal server error", "temporary": True}
+        hook = gateway.app.hooks["connect"]  # type: ignore[attr-defined]
+        assert (hook.calls, hook.failures) == (1, 1)
+
+
+@pytest.mark.parametrize("given", [{}, {"result": None}, {"result": None, "error": None}])
+async def test_without_a_result_a_backend_has_nothing_to_add(given: Any) -> None:
+    keys = {"client.allow_anonymous_connect_without_token": True}
+    async with (
+        running(lambda event, content: given, **keys) as (gateway, _),
+        Client(await connect(url(gateway))) as client,
+    ):
+        assert "client" in (await client.ask({"connect": {}}))["connect"]
+        assert "subscribe" in await client.ask({"subscribe": {"channel": "a"}})
+        assert (await client.ask({"publish": {"channel": "a", "data": 5}}))["push"]["pub"]
+        assert "publish" in await client.read()
+        assert (await client.ask({"rpc": {"method": "x"}}))["rpc"] == {}
+        assert not any(each.failures for each in gateway.app.all_hooks)  # type: ignore[attr-defined]
+
+
+async def test_without_a_result_a_client_is_not_let_in() -> None:
+    async with (
+        running(lambda event, content: {}) as (gateway, _),
+        Client(await connect(url(gateway))) as client,
+    ):
+        await client.ws.send('{"id":1,"connect":{}}')
+        assert await client.closed() == (3501, "bad request")
+
+
+@pytest.mark.parametrize("given", [{}, {"error": {"code": 1000}}])
+async def test_a_backend_that_does_not_renew_ends(given: Any) -> None:
+    hooks = ("client.proxy.refresh", "channel.proxy.sub_refresh")
+    events = {"connect", "subscribe", "refresh", "sub_refresh"}
+
+    def answer(event: str, content: dict[str, Any]) -> Any:
+        later = {"user": "ann"} if event == "connect" else {}
+        end = int(time.time()) + 2
+        return given if "refresh" in event else {"result": {**later, "expire_at": end}}
+
+    keys = {"channel.without_namespace.sub_refresh_proxy_enabled": True}
+    async with (
+        running(answer, *hooks, **keys) as (gateway, asked),
+        Client(await connect(url(gateway))) as client,
+    ):
+        await client.ask({"connect": {}})
+        await client.ask({"subscribe": {"channel": "a"}})
+        assert await client.closed() == (3005, "connection expired")
+        assert {event for event, _, _ in asked} <= events
+
+
+async def test_nulls_in_a_result_are_as_if_they_were_not_there() -> None:
+    sub = {"override": None, "b64info": None, "expire_at": None}
+    result = {"user": "ann", "expire_at": None, "b64info": None, "caps": [], "subs": {"a": sub}}
+    async with (
+        running(lambda event, content: {"result": result}) as (gateway, _),
+        Client(await connect(url(gateway))) as client,
+    ):
+        assert list((await client.ask({"connect": {}}))["connect"]["subs"]) == ["a"]
+
+
+async def test_a_backend_is_told_in_which_channels_a_client_was() -> None:
+    async with (
+        running(friendly) as (gateway, asked),
+        Client(await connect(url(gateway))) as client,
+    ):
+        await client.ask({"connect": {"subs": {"a": {}, "b": {"recover": True, "epoch": "x"}}}})
+        assert asked[0][1]["channels"] == ["a", "b"]
 
 
 @pytest.mark.parametrize(("code", "reason"), BAD_GOODBYES)

@@ -277,7 +277,13 @@ class CentrifugeJson:
             if sub.recover
         }
         connected = await self._node.admission.connect(
-            session, request.token, request.data, since, request.name, request.version
+            session,
+            request.token,
+            request.data,
+            since,
+            request.name,
+            request.version,
+            request.subs,
         )
         seconds = self._ping_seconds
         result = ConnectResult(
