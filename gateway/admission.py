@@ -11,13 +11,14 @@ from msgspec.structs import replace
 
 from gateway import codes
 from gateway.app import ConnectSubscription
-from gateway.app.calls import content
+from gateway.app.calls import content, kept_for
+from gateway.app.headers import with_emulated
 from gateway.auth import ConnectionClaims, InvalidToken, TokenExpired
 from gateway.auth.tokens import SubscribeOptions, payload
 from gateway.channels.grants import Grant, Source, grant
 from gateway.codes import Disconnected, Refused
 from gateway.ids import new_id
-from gateway.membership import RETRY_AFTER, expiry
+from gateway.membership import expiry
 from gateway.model import ClientInfo, Connected, Expiry, StreamPosition, Subscribed
 from gateway.session import Credentials, Session, with_channel_info
 from gateway.stepping import start
@@ -43,13 +44,14 @@ class Admission:
         name: str = "",
         version: str = "",
         channels: Iterable[str] = (),
+        headers: Mapping[str, str] | None = None,
     ) -> Connected:
         """Let a client in, and put it into the channels that are not for it to choose.
 
         ``channels`` are those that it was in, and ``since`` is where it left off there; ``name``
-        and ``version`` are of its software. A client without a token is let in by the application,
-        if that wants to be asked. In dev mode anyone else comes in, and ``data`` becomes what
-        others see of it.
+        and ``version`` are of its software, ``headers`` for the application. A client without a
+        token is let in by that, if it wants to be asked. In dev mode anyone else comes in, and
+        ``data`` becomes what others see of it.
 
         Raises `Refused`: 109 token expired, 100 keys, application or engine out of reach, 102 a
         channel of an unknown namespace; `Disconnected`: 3500 invalid token, 3501 connected already
@@ -58,6 +60,8 @@ class Admission:
         if session.info is not None:
             raise Disconnected(codes.INVALID_REQUEST, "client has connected already")
         token, session.token = token or session.token, ""
+        if headers and (wanted := self._node.app.app.emulated_headers):
+            session.headers = with_emulated(session.headers, headers, wanted)
         client = new_id()
         told: Raw | UnsetType = UNSET
         if token:
@@ -258,7 +262,7 @@ class Admission:
             end = 0.0
         except Exception as error:
             log.warning("refresh failed", client=session.id, error=repr(error))
-            end = self._node.wall() + RETRY_AFTER
+            end = self._node.wall() + kept_for(error)
         if session.ended:
             return
         if end <= self._node.wall():

@@ -17,7 +17,7 @@ import structlog
 from msgspec import UNSET, Raw, UnsetType
 
 from gateway import codes
-from gateway.app.calls import AppCalls, content
+from gateway.app.calls import RETRY_AFTER, AppCalls, content, kept_for
 from gateway.auth import InvalidToken, SubscriptionClaims, TokenExpired, TokenVerifier
 from gateway.channels import BadFilter, ChannelRules, TagFilter
 from gateway.channels.deltas import chain
@@ -47,9 +47,6 @@ log = structlog.get_logger("gateway.membership")
 
 # A token that lives longer than this is told as living this long: SDKs count in 32 bits.
 MAX_TTL = 365 * 86400
-
-# Seconds that a subscription goes on when the application could not say whether it does.
-RETRY_AFTER = 60
 
 # Channels looked at before others get their turn: about a millisecond of work.
 _AT_ONCE = 500
@@ -508,7 +505,7 @@ class Membership:
             ended, end = True, 0.0
         except Exception as error:
             log.warning("sub_refresh failed", client=session.id, channel=name, error=repr(error))
-            ended, end = False, self._clock() + RETRY_AFTER
+            ended, end = False, self._clock() + kept_for(error)
         if session.ended or subscription not in session.subscriptions:
             return
         if ended or 0 < end <= self._clock():

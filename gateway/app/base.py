@@ -34,12 +34,14 @@ class App:
     A handler returns a reply, or raises `Refused` with an error for the client, `Disconnected` to
     close it, or `OSError` when it cannot say now (error 100, temporary; in a renewal another
     minute). What it refuses to renew has ended. Each call has a task of its own. ``headers`` are
-    those of the client's opening request that the configuration lists.
+    those of the client that ``http_headers`` and ``emulated_headers`` list.
     """
 
     node: Node  # for publishing and the like; set before `start`
     disconnect_rate = 0  # clients told of per second when many go at once; 0: no limit
     http_headers: tuple[str, ...] = ()  # of the opening request, that handlers get
+    # Likewise of the connect command, where the request has none of that name. In lower case.
+    emulated_headers: tuple[str, ...] = ()
 
     async def start(self) -> None:
         """The gateway starts; clients come later."""

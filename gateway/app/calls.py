@@ -10,6 +10,7 @@ from msgspec import UNSET, Raw, UnsetType
 from msgspec.structs import replace
 
 from gateway.app.base import App
+from gateway.app.endpoints import WebhookFailed
 from gateway.app.events import (
     ConnectEvent,
     ConnectSubscription,
@@ -30,6 +31,10 @@ from gateway.model import SubscribeRequest
 from gateway.session import Session
 
 _T = TypeVar("_T")
+
+
+# Seconds that what the application could not renew goes on, where nothing else is configured.
+RETRY_AFTER = 60
 
 
 class BadReply(OSError):
@@ -187,6 +192,12 @@ def content(raw: Raw | UnsetType, b64: str = "") -> Raw | UnsetType:
         return payload(raw, b64)
     except ValueError as error:
         raise BadReply(str(error)) from None
+
+
+def kept_for(error: Exception) -> float:
+    """Seconds that what was to be renewed goes on after an error of the application."""
+    then = error.then if isinstance(error, WebhookFailed) else None
+    return then.keep if then is not None else RETRY_AFTER
 
 
 def check_disconnect(disconnect: Disconnect) -> None:

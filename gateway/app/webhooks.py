@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 import structlog
+from msgspec import UNSET
 
 from gateway.app import replies
 from gateway.app.base import App, Headers, NoApp
-from gateway.app.endpoints import Endpoint, WebhookFailed
+from gateway.app.endpoints import BadStatus, Endpoint, WebhookFailed
 from gateway.app.events import (
     ConnectEvent,
     ConnectReply,
@@ -35,7 +36,7 @@ from gateway.app.events import (
     SubscribeEvent,
     SubscribeReply,
 )
-from gateway.codes import NOT_AVAILABLE, Disconnected, Refused
+from gateway.codes import NOT_AVAILABLE, Disconnect, Disconnected, Refused
 from gateway.config import DEFAULT_PROXY, Config, ProxyOptions
 from gateway.config.proxies import choices, event_proxies
 
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger("gateway.webhooks")
 
 _NOBODY = NoApp()
+_RENEWALS = ("refresh", "sub_refresh")
 
 _T = TypeVar("_T")
 
@@ -59,6 +61,7 @@ class Hook:
         self.event = event
         self.proxy = proxy
         self.endpoint = endpoint
+        self.in_flight = 0  # those that wait for room are among them
         self.calls = 0
         self.failures = 0
 
@@ -106,7 +109,14 @@ class Backend(App):
         await self._call("disconnect", event, headers, lambda answer: None)
 
     async def _ask(self, name: str, event: Event, headers: Headers, kind: type[_T]) -> _T | None:
-        return await self._call(name, event, headers, lambda answer: replies.read(answer, kind))
+        try:
+            return await self._call(name, event, headers, lambda answer: replies.read(answer, kind))
+        except WebhookFailed as failed:
+            then = failed.then
+            if then is None or not then.disconnect_code or name in _RENEWALS:
+                raise
+            goodbye = Disconnect(then.disconnect_code, then.disconnect_reason)
+            raise Disconnected(goodbye, str(failed)) from None
 
     async def _call(
         self, name: str, event: Event, headers: Headers, read: Callable[[bytes], _T]
@@ -120,17 +130,30 @@ class Backend(App):
             raise Refused(NOT_AVAILABLE)
         endpoint = hook.endpoint  # the hook may have another one when the answer is here
         endpoint.check()
+        if not endpoint.settings.include_connection_meta:
+            event.meta = UNSET
+        hook.in_flight += 1
         try:
-            answer = read(await self._post(endpoint, name, _encode(event), headers))
+            answer = read(await self._request(endpoint, name, event, headers))
         except (Refused, Disconnected):
             hook.note(endpoint, failed=False)
             raise
         except OSError as error:
             hook.note(endpoint, failed=True)
             log.warning("webhook failed", event_name=name, proxy=hook.proxy, error=repr(error))
-            raise WebhookFailed(f"{endpoint.name}: {error!r}") from None
+            raise endpoint.failure(error) from None
+        finally:
+            hook.in_flight -= 1
         hook.note(endpoint, failed=False)
         return answer
+
+    async def _request(
+        self, endpoint: Endpoint, name: str, event: Event, headers: Headers
+    ) -> bytes:
+        try:
+            return await self._post(endpoint, name, _encode(event), headers)
+        except BadStatus as bad:
+            raise endpoint.decision(bad.status) or bad from None
 
 
 class Webhooks(Backend):
@@ -195,6 +218,8 @@ class Webhooks(Backend):
         # Of a header that is written in two ways, one will do.
         asked = [name for each in endpoints.values() for name in each.settings.http_headers]
         self.http_headers = tuple(sorted({name.lower(): name for name in asked}.values()))
+        emulated = [name for each in endpoints.values() for name in each.settings.emulated_headers]
+        self.emulated_headers = tuple(sorted({name.lower() for name in emulated}))
 
     def _open(self) -> None:
         if self._running and self._endpoints and self._poster is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -35,8 +36,9 @@ from gateway.app import (
     farewells,
 )
 from gateway.app.base import Headers
-from gateway.app.endpoints import FAILURES, REST, Endpoint, WebhookFailed
-from gateway.config import Config, Proxy, load
+from gateway.app.endpoints import Endpoint, WebhookFailed
+from gateway.config import Config, ConfigError, Proxy, load
+from gateway.metrics import NodeCollector
 from gateway.node import Node
 from gateway.server import Gateway
 from tests.gateway.fakes import Client as FakeClient
@@ -61,6 +63,9 @@ async def ask(client: FakeClient, command: dict[str, Any]) -> Any:
 def config(**options: Any) -> Config:
     keys = {f"channel.without_namespace.{name}": value for name, value in options.items()}
     return load(flags={"client.token.hmac_secret_key": SECRET, **keys})
+
+
+FAILURES, REST = Proxy().breaker_failures, Proxy().breaker_pause
 
 
 # -- in the process
@@ -467,6 +472,8 @@ async def running(
         "http_server.port": 0,
         "client.token.hmac_secret_key": SECRET,
         "client.proxy.connect.http_headers": ["Cookie"],
+        "channel.proxy.subscribe.include_connection_meta": True,
+        "client.proxy.disconnect.include_connection_meta": True,
         "channel.without_namespace.subscribe_proxy_enabled": True,
         "channel.without_namespace.publish_proxy_enabled": True,
     }
@@ -510,7 +517,7 @@ async def test_a_backend_is_asked_with_cookies_and_decides() -> None:
         _, first, headers = asked[0]
         assert headers["Cookie"] == "session=1" and "X-Other" not in headers
         assert (first["data"], first["transport"]) == ({"a": 1}, "websocket")
-        assert asked[1][1]["meta"] == {"m": 1}
+        assert asked[1][1]["meta"] == {"m": 1} and "meta" not in asked[2][1]
         assert "Cookie" not in asked[1][2]
 
 
@@ -742,6 +749,187 @@ async def test_a_gateway_that_can_not_listen_lets_go_of_its_backend() -> None:
         )
         with pytest.raises(OSError, match="in use"):
             await Gateway(taken).start()
+
+
+async def test_when_a_backend_fails_clients_may_be_closed() -> None:
+    keys = {
+        "channel.proxy.publish.on_failure.disconnect_code": 4501,
+        "channel.proxy.publish.on_failure.disconnect_reason": "come back later",
+    }
+
+    def answer(event: str, content: dict[str, Any]) -> Any:
+        return web.Response(status=500) if event == "publish" else friendly(event, content)
+
+    async with (
+        running(answer, **keys) as (gateway, _),
+        Client(await connect(url(gateway))) as client,
+    ):
+        await client.ask({"connect": {}})
+        await client.ws.send('{"id":1,"publish":{"channel":"a","data":1}}')
+        assert await client.closed() == (4501, "come back later")
+
+
+@pytest.mark.parametrize(("keep", "stays"), [("0s", False), ("1h", True)])
+async def test_how_long_what_was_not_renewed_is_kept_is_configured(keep: str, stays: bool) -> None:
+    def answer(event: str, content: dict[str, Any]) -> Any:
+        if "refresh" in event:
+            return web.Response(status=500)
+        return {"result": {"user": "ann", "expire_at": int(time.time()) + 2}}
+
+    async with (
+        running(
+            answer,
+            "client.proxy.refresh",
+            **{"client.proxy.refresh.on_failure.keep": keep},
+        ) as (gateway, asked),
+        Client(await connect(url(gateway))) as client,
+    ):
+        await client.ask({"connect": {}})
+        if not stays:
+            assert await client.closed() == (3005, "connection expired")
+            return
+        while asked[-1][0] != "refresh":
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.1)
+        [session] = gateway.node.clients
+        assert session.expire_at > time.time() + 3500
+
+
+async def test_a_status_of_a_backend_may_be_an_answer() -> None:
+    transforms = [
+        {"status_code": 403, "to_error": {"code": 1000, "message": "no", "temporary": True}},
+        {"status_code": 410, "to_disconnect": {"code": 4510, "reason": "closed"}},
+    ]
+    status = 403
+
+    def answer(event: str, content: dict[str, Any]) -> Any:
+        return web.Response(status=status) if event == "proxy" else friendly(event, content)
+
+    async with (
+        running(answer, **{"rpc.proxy.http.status_to_code_transforms": transforms}) as (gateway, _),
+        Client(await connect(url(gateway))) as client,
+    ):
+        await client.ask({"connect": {}})
+        error = (await client.ask({"rpc": {"method": "x"}}))["error"]
+        assert error == {"code": 1000, "message": "no", "temporary": True}
+        hook = gateway.app.hooks["rpc"]  # type: ignore[attr-defined]
+        assert (hook.calls, hook.failures) == (1, 0)
+        status = 404
+        assert (await client.ask({"rpc": {"method": "x"}}))["error"]["code"] == 100
+        assert (hook.calls, hook.failures) == (2, 1)
+        status = 410
+        await client.ws.send('{"id":1,"rpc":{"method":"x"}}')
+        assert await client.closed() == (4510, "closed")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "text"),
+    [
+        ("on_failure.disconnect_code", 12, "3000-4999"),
+        ("on_failure.disconnect_reason", "x", "3000-4999"),
+        ("emulated_headers", ["Content-Type"], "for the gateway to set"),
+        ("http.status_to_code_transforms", [{"status_code": 403}], "either"),
+        (
+            "http.status_to_code_transforms",
+            [{"status_code": 200, "to_error": {"code": 1}}],
+            "the answer is read",
+        ),
+        (
+            "http.status_to_code_transforms",
+            [{"status_code": 403, "to_disconnect": {"code": 4500, "reason": "x" * 124}}],
+            "123 bytes",
+        ),
+    ],
+)
+def test_what_follows_from_a_failure_has_to_be_possible(key: str, value: Any, text: str) -> None:
+    with pytest.raises(ConfigError, match=text):
+        load(flags={f"rpc.proxy.{key}": value})
+
+
+async def test_a_backend_is_not_asked_more_than_it_bears() -> None:
+    asked_at_once = 0
+
+    def answer(event: str, content: dict[str, Any]) -> Any:
+        nonlocal asked_at_once
+        asked_at_once += 1
+        return 0.2
+
+    keys = {"client.proxy.connect.in_flight_limit": 2}
+    async with running(answer, **keys) as (gateway, _), contextlib.AsyncExitStack() as stack:
+        opened = [
+            await stack.enter_async_context(Client(await connect(url(gateway)))) for _ in range(5)
+        ]
+        waiting = [asyncio.create_task(client.ask({"connect": {}})) for client in opened]
+        hook = gateway.app.hooks["connect"]  # type: ignore[attr-defined]
+        while hook.in_flight < 5:
+            await asyncio.sleep(0.01)
+        assert asked_at_once <= 2
+        families = {each.name: each for each in NodeCollector(gateway.node).collect()}
+        counts = {
+            sample.labels["event"]: sample.value
+            for sample in families["fastws_webhooks_in_flight"].samples
+        }
+        assert counts["connect"] == 5
+        assert all("connect" in reply for reply in await asyncio.gather(*waiting))
+        assert hook.in_flight == 0
+
+
+# -- headers of the connect command
+
+EMULATED = {"authorization": "token", "X-Real-User": "admin", "X-Other": "1", "X-Key": "guess"}
+
+
+async def test_headers_of_the_connect_command_go_along_where_they_are_listed() -> None:
+    keys = {
+        "client.proxy.connect.http_headers": ["X-Real-User", "X-Both"],
+        "client.proxy.connect.emulated_headers": ["Authorization", "X-Both", "X-Key"],
+        "client.proxy.connect.http.static_headers": {"X-Key": "static"},
+        "channel.proxy.subscribe.http_headers": ["Authorization"],
+    }
+    async with running(friendly, **keys) as (gateway, asked):
+        headers = {"X-Both": "request"}
+        async with Client(await connect(url(gateway), additional_headers=headers)) as client:
+            await client.ask({"connect": {"headers": {**EMULATED, "x-both": "emulated"}}})
+            await client.ask({"subscribe": {"channel": "a"}})
+    first, second = asked[0][2], asked[1][2]
+    assert first.getall("Authorization") == ["token"]
+    assert first.getall("X-Both") == ["request"]
+    assert first.getall("X-Key") == ["guess"], "as with Centrifugo, it was listed"
+    assert not {"X-Real-User", "X-Other"} & set(first)
+    assert not {"Authorization", "X-Both", "X-Key"} & set(second)
+
+
+@pytest.mark.parametrize("value", ["a\r\nX-Real-User: admin", "\0", "x" * 8192])
+async def test_what_no_header_may_have_is_refused(value: str) -> None:
+    keys = {"client.proxy.connect.emulated_headers": ["Authorization"]}
+    async with (
+        running(friendly, **keys) as (gateway, asked),
+        Client(await connect(url(gateway))) as client,
+    ):
+        command = {"id": 1, "connect": {"headers": {"Authorization": value}}}
+        await client.ws.send(json.dumps(command))
+        assert await client.closed() == (3501, "bad request")
+        assert not asked
+
+
+class Bearer(App):
+    """Goes by a header, of the opening request or of the connect command."""
+
+    http_headers = emulated_headers = ("authorization",)
+
+    async def connect(self, event: ConnectEvent, headers: Headers) -> ConnectReply:
+        return ConnectReply(user=(headers or {}).get("authorization", ""))
+
+
+async def test_an_application_gets_headers_of_the_connect_command_that_it_wants() -> None:
+    async with World(config(), app=Bearer()) as world:
+        one, two, three = world.open(), world.open(), world.open()
+        two.session.headers = {"authorization": "ann"}
+        for client in one, two:
+            await ask(client, {"connect": {"headers": {"authorization": "bob", "x": "1"}}})
+        await ask(three, {"connect": {}})
+        users = [client.session.user for client in (one, two, three)]
+        assert users == ["bob", "ann", ""]
 
 
 async def test_a_dead_backend_is_left_alone_for_a_while() -> None:

@@ -40,6 +40,7 @@ class ConnectRequest(Struct, gc=False):
     subs: dict[str, Recovery] = {}  # server-side subscriptions that it had, and where it left off
     name: str = ""
     version: str = ""
+    headers: dict[str, str] = {}  # as if of the opening request, which browsers let nobody set
 
 
 class ChannelRequest(Struct, gc=False):

@@ -284,6 +284,7 @@ class CentrifugeJson:
             request.name,
             request.version,
             request.subs,
+            request.headers,
         )
         seconds = self._ping_seconds
         result = ConnectResult(
