@@ -9,6 +9,7 @@ from gateway.app.events import (
     ConnectEvent,
     ConnectReply,
     DisconnectEvent,
+    MessageEvent,
     PublishEvent,
     PublishReply,
     RefreshEvent,
@@ -78,6 +79,9 @@ class App:
 
     async def rpc(self, event: RpcEvent, headers: Headers) -> RpcReply:
         raise Refused(NOT_AVAILABLE)
+
+    async def message(self, event: MessageEvent, headers: Headers) -> None:
+        """A client has sent something. It is told of no error; the next command waits for this."""
 
 
 class NoApp(App):

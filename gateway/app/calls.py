@@ -14,6 +14,7 @@ from gateway.app.endpoints import WebhookFailed
 from gateway.app.events import (
     ConnectEvent,
     ConnectSubscription,
+    MessageEvent,
     PublishEvent,
     RefreshEvent,
     RefreshReply,
@@ -163,6 +164,17 @@ class AppCalls:
             once,
             reply.delta,
         )
+
+    async def message(self, session: Session, data: Raw | UnsetType) -> None:
+        """Something that a client sends, and nobody answers."""
+        event = MessageEvent(
+            client=session.id,
+            address=session.address,
+            user=session.user,
+            meta=_meta(session),
+            data=data,
+        )
+        await _own_task(self.app.message(event, session.headers))
 
     async def rpc(
         self, session: Session, method: str, data: Raw | UnsetType, proxy: str

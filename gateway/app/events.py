@@ -144,6 +144,12 @@ class RpcEvent(Event, kw_only=True):
     data: Raw | UnsetType = UNSET
 
 
+class MessageEvent(Event, kw_only=True):
+    """A client sends something, by ``send``, and expects no answer."""
+
+    data: Raw | UnsetType = UNSET
+
+
 class RpcReply(Struct, kw_only=True):
     """The answer."""
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from msgspec import Raw
+from msgspec import UNSET, Raw
 
 from examples.chat_app import Chat
 from gateway.app import (
@@ -24,6 +24,7 @@ from gateway.app import (
     Disconnected,
     DisconnectEvent,
     Error,
+    MessageEvent,
     PublishEvent,
     PublishReply,
     RefreshEvent,
@@ -391,6 +392,39 @@ async def test_an_application_says_who_may_subscribe_and_for_how_long() -> None:
         world.turn(300)
         await settle()
         assert client.take()[0]["push"]["unsubscribe"]["code"] == 2501
+
+
+class Listener(App):
+    """Keeps what clients send."""
+
+    def __init__(self) -> None:
+        self.heard: list[MessageEvent] = []
+
+    async def message(self, event: MessageEvent, headers: Headers) -> None:
+        await asyncio.sleep(0)
+        self.heard.append(event)
+        if event.data == Raw(b'"stop"'):
+            raise Disconnected(Disconnect(4500, "enough"))
+        if event.data == Raw(b'"fail"'):
+            raise RuntimeError("a fault of the application")
+
+
+async def test_what_clients_send_is_for_the_application() -> None:
+    app = Listener()
+    async with World(config(), app=app) as world:
+        client = world.client(token=token("bob"))
+        client.send({"send": {"data": {"a": 1}}}, {"send": {}}, {"send": {"data": "fail"}})
+        client.send({"id": 1, "ping": {}}, {"send": {"data": "stop"}})
+        await settle()
+        await settle()
+        assert client.take() == [{"id": 1, "ping": {}}]
+        assert client.closed == (4500, "enough")
+        heard = [None if each.data is UNSET else bytes(each.data) for each in app.heard]
+        assert heard == [b'{"a": 1}', None, b'"fail"', b'"stop"']
+        assert {each.user for each in app.heard} == {"bob"}
+        early = world.open()
+        early.send({"send": {}})
+        assert early.closed == (3501, "bad request")
 
 
 async def test_without_an_application_what_is_its_to_say_is_not_available() -> None:

@@ -71,6 +71,10 @@ class RpcRequest(Struct, gc=False):
     data: Raw | UnsetType = UNSET
 
 
+class SendRequest(Struct, gc=False):
+    data: Raw | UnsetType = UNSET
+
+
 class TokenRequest(Struct, gc=False):
     """refresh, and with a channel sub_refresh."""
 
@@ -93,7 +97,7 @@ class Command(Struct, gc=False):
     history: HistoryRequest | None = None
     rpc: RpcRequest | None = None
     ping: Anything | None = None
-    send: Anything | None = None
+    send: SendRequest | None = None
     refresh: TokenRequest | None = None
     sub_refresh: TokenRequest | None = None
 

@@ -197,6 +197,9 @@ class CentrifugeJson:
         """
         node = self._node
         number = command.id
+        if command.send is not None and session.info is not None and node.app.handles("message"):
+            await node.app.message(session, command.send.data)
+            return None
         if command.send is not None or number == 0:
             self._without_reply(session, command)
             return None
@@ -310,7 +313,7 @@ class CentrifugeJson:
             await self._node.members.joined(subscription)
 
     def _without_reply(self, session: Session, command: Command) -> None:
-        """A command without an id: a pong, or ``send``, which no application listens to yet."""
+        """A command without an id: a pong, or ``send``, which no application listens to."""
         if session.info is None:
             raise _bad_request("the first command must be connect")
         if command.send is None and command != _PONG:
