@@ -60,8 +60,8 @@ class Admission:
         if session.info is not None:
             raise Disconnected(codes.INVALID_REQUEST, "client has connected already")
         token, session.token = token or session.token, ""
-        if headers and (wanted := self._node.app.app.emulated_headers):
-            session.headers = with_emulated(session.headers, headers, wanted)
+        if headers and (listed := self._node.app.app.emulated_headers):
+            session.headers = with_emulated(session.headers, headers, listed)
         client = new_id()
         told: Raw | UnsetType = UNSET
         if token:
