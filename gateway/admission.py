@@ -7,16 +7,18 @@ from typing import TYPE_CHECKING
 
 import structlog
 from msgspec import UNSET, Raw, UnsetType
+from msgspec.structs import replace
 
 from gateway import codes
-from gateway.app import RefreshReply
-from gateway.app.calls import content
+from gateway.app import ConnectSubscription
+from gateway.app.calls import content, kept_for
+from gateway.app.headers import with_emulated
 from gateway.auth import ConnectionClaims, InvalidToken, TokenExpired
 from gateway.auth.tokens import SubscribeOptions, payload
 from gateway.channels.grants import Grant, Source, grant
 from gateway.codes import Disconnected, Refused
 from gateway.ids import new_id
-from gateway.membership import RETRY_AFTER, expiry
+from gateway.membership import expiry
 from gateway.model import ClientInfo, Connected, Expiry, StreamPosition, Subscribed
 from gateway.session import Credentials, Session, with_channel_info
 from gateway.stepping import start
@@ -41,13 +43,15 @@ class Admission:
         wanted: Mapping[str, StreamPosition | None] | None = None,
         name: str = "",
         version: str = "",
+        headers: Mapping[str, str] | None = None,
     ) -> Connected:
         """Let a client in, and put it into the channels that are not for it to choose.
 
         ``wanted`` are channels that it was in before, and where it left off: others than those of
         its token are entered too where it may subscribe. ``name`` and ``version`` are of its
-        software. A client without a token is let in by the application, if that wants to be asked.
-        In dev mode anyone else comes in, and ``data`` becomes what others see of it.
+        software, ``headers`` for the application. A client without a token is let in by that, if it
+        wants to be asked. In dev mode anyone else comes in, and ``data`` becomes what others see of
+        it.
 
         Raises `Refused`: 109 token expired, 110 its end is past, 100 keys, application or engine
         out of reach, 102 a channel of an unknown namespace; `Disconnected`: 3500 invalid token,
@@ -58,6 +62,8 @@ class Admission:
             raise Disconnected(codes.INVALID_REQUEST, "client has connected already")
         token, session.token = token or session.token, ""
         session.credentials = None
+        if headers and (listed := self._node.app.app.emulated_headers):
+            session.headers = with_emulated(session.headers, headers, listed)
         client = new_id()
         told: Raw | UnsetType = UNSET
         if token:
@@ -65,15 +71,20 @@ class Admission:
             if not claims.sub and self._node.config.client.disallow_anonymous_connection_tokens:
                 raise Disconnected(codes.NOT_PERMITTED, "anonymous tokens are not allowed")
             session.credentials = Credentials(claims.jti, claims.iat, claims.meta)
-        elif self._node.app.handles("connect"):
-            claims, told = await self._node.app.connect(session, client, data, name, version)
-            session.credentials = Credentials(meta=claims.meta, by_app=True)
-        elif self._node.config.dev:
-            claims = ConnectionClaims(info=payload(data))
-        elif self._node.config.client.allow_anonymous_connect_without_token:
-            claims = ConnectionClaims()
         else:
-            raise Disconnected(codes.INVALID_REQUEST, "no token")
+            known = None
+            if self._node.app.handles("connect"):
+                app = self._node.app
+                known = await app.connect(session, client, data, name, version, wanted or ())
+            if known is not None:
+                claims, told = known
+                session.credentials = Credentials(meta=claims.meta, by_app=True)
+            elif self._node.config.dev:
+                claims = ConnectionClaims(info=payload(data))
+            elif self._node.config.client.allow_anonymous_connect_without_token:
+                claims = ConnectionClaims()
+            else:
+                raise Disconnected(codes.INVALID_REQUEST, "no token")
         if session.ended:
             raise Refused(codes.EXPIRED)
         if self._node.revocations.is_blocked(claims.sub):
@@ -126,6 +137,9 @@ class Admission:
         for name, sub in subs.items():
             terms = grant(self._node.rules.options(name), source, sub.override)
             terms.info, terms.data = sub.info, sub.data
+            if isinstance(sub, ConnectSubscription):
+                terms.expire_at = sub.expire_at
+                terms.auto_recover = terms.auto_recover or sub.cache_recover
             granted[name] = terms
         personal = self._node.rules.personal_channel(session.user)
         if personal is not None:
@@ -261,22 +275,30 @@ class Admission:
 
     async def _renew(self, session: Session) -> None:
         """Let the application say whether a client goes on."""
+        info: Raw | UnsetType = UNSET
+        meta: Raw | UnsetType = UNSET
         try:
             reply = await self._node.app.refresh(session)
-            info = content(reply.info, reply.b64info)
+            info, meta = content(reply.info, reply.b64info), content(reply.meta)
+            end = 0.0 if reply.expired else float(reply.expire_at)
         except Disconnected as reason:
             self._node.disconnect(session, reason.disconnect)
             return
-        except (OSError, Refused) as error:
-            log.warning("refresh failed", client=session.id, error=str(error))
-            reply, info = RefreshReply(expire_at=int(self._node.wall()) + RETRY_AFTER), UNSET
+        except Refused as refusal:
+            log.info("refresh refused", client=session.id, detail=str(refusal))
+            end = 0.0
+        except Exception as error:
+            log.warning("refresh failed", client=session.id, error=repr(error))
+            end = self._node.wall() + kept_for(error)
         if session.ended:
             return
-        if reply.expired:
+        if end <= self._node.wall():
             self._node.disconnect(session, codes.CONNECTION_EXPIRED)
             return
-        session.expire_at = reply.expire_at
+        session.expire_at = end
         self.schedule(session)
+        if session.credentials is not None and not isinstance(meta, UnsetType):
+            session.credentials = replace(session.credentials, meta=meta)
         await self.show(session, info)
 
 

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import msgspec
 
+# A close frame has room for this many bytes of reason (RFC 6455 5.5.1).
+MAX_REASON = 123
+
 
 class Error(msgspec.Struct, frozen=True, omit_defaults=True):
     """The ``error`` of a reply. After a ``temporary`` one the same command may succeed later."""
 
     code: int
-    message: str
+    message: str = ""
     temporary: bool = False
 
 
@@ -37,7 +40,15 @@ class Disconnect(msgspec.Struct, frozen=True):
     """Why the gateway closes a client connection: the close code and the reason that go out."""
 
     code: int
-    reason: str
+    reason: str = ""
+
+    @property
+    def can_be_sent(self) -> bool:
+        """Whether it fits in a close frame, with a code that is ours to use (RFC 6455 7.4.2)."""
+        try:
+            return 3000 <= self.code <= 4999 and len(self.reason.encode()) <= MAX_REASON
+        except UnicodeEncodeError:  # half of a surrogate pair
+            return False
 
     @property
     def reconnect(self) -> bool:

@@ -14,9 +14,10 @@ from copy import copy
 from typing import TYPE_CHECKING
 
 import structlog
+from msgspec import UNSET, Raw, UnsetType
 
 from gateway import codes
-from gateway.app.calls import AppCalls
+from gateway.app.calls import RETRY_AFTER, AppCalls, content, kept_for
 from gateway.auth import (
     InvalidToken,
     SubscriptionClaims,
@@ -54,9 +55,6 @@ log = structlog.get_logger("gateway.membership")
 
 # A token that lives longer than this is told as living this long: SDKs count in 32 bits.
 MAX_TTL = 365 * 86400
-
-# Seconds that a subscription goes on when the application could not say whether it does.
-RETRY_AFTER = 60
 
 # Channels looked at before others get their turn: about a millisecond of work.
 _AT_ONCE = 500
@@ -535,7 +533,7 @@ class Membership:
                 self._end(subscription)
 
     def _end(self, subscription: Subscription) -> None:
-        """The time of a subscription is over."""
+        """The time of a subscription is over. A client cannot ask anew for one it did not want."""
         if subscription.server_side:
             self._disconnect(subscription.session, codes.SUBSCRIPTION_EXPIRED)
         else:
@@ -545,21 +543,30 @@ class Membership:
         """Let the application say whether a subscription goes on."""
         session, name = subscription.session, subscription.channel.name
         options = self.rules.options_within(name)
+        info: Raw | UnsetType = UNSET
         try:
             reply = await self._app.sub_refresh(session, name, options)
+            info = content(reply.info, reply.b64info)
+            ended, end = reply.expired, float(reply.expire_at)
         except Disconnected as reason:
             self._disconnect(session, reason.disconnect)
             return
-        except (OSError, Refused) as error:
-            log.warning("sub_refresh failed", client=session.id, channel=name, error=str(error))
-            return
+        except Refused as refusal:
+            log.info("sub_refresh refused", client=session.id, channel=name, detail=str(refusal))
+            ended, end = True, 0.0
+        except Exception as error:
+            log.warning("sub_refresh failed", client=session.id, channel=name, error=repr(error))
+            ended, end = False, self._clock() + kept_for(error)
         if session.ended or subscription not in session.subscriptions:
             return
-        if reply.expired:
+        if ended or 0 < end <= self._clock():
             self._end(subscription)
-        else:
-            subscription.expire_at = reply.expire_at
-            self._schedule(session)
+            return
+        subscription.expire_at = end
+        self._schedule(session)
+        known = session.info
+        if known is not None and not isinstance(info, UnsetType):
+            await self.show(subscription, with_channel_info(known, info))
 
 
 def _continue(top: StreamPosition, meanwhile: list[Publication]) -> list[Publication]:

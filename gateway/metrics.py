@@ -101,7 +101,11 @@ class NodeCollector(Collector):
         failed = CounterMetricFamily(
             "fastws_webhooks_failed", "Webhooks without a usable answer.", labels=labels
         )
+        in_flight = GaugeMetricFamily(
+            "fastws_webhooks_in_flight", "Webhooks called and not answered.", labels=labels
+        )
         for hook in getattr(self._node.app.app, "all_hooks", ()):
             called.add_metric([hook.event, hook.proxy], hook.calls)
             failed.add_metric([hook.event, hook.proxy], hook.failures)
-        yield from (called, failed)
+            in_flight.add_metric([hook.event, hook.proxy], hook.in_flight)
+        yield from (called, failed, in_flight)

@@ -164,9 +164,7 @@ class Node:
     def disconnect(self, session: Session, disconnect: Disconnect) -> None:
         """Close a client's connection. It is out of all channels at once."""
         if not session.ended:
-            left = self._end(session, disconnect.code, disconnect.reason)
-            session.transport.close(disconnect.code, disconnect.reason)
-            start(self.members.left(left))
+            start(self.members.left(self._close(session, disconnect)))
 
     async def disconnect_all(self, sessions: Iterable[Session], disconnect: Disconnect) -> None:
         """Close many at once, without stopping the loop for long.
@@ -177,8 +175,7 @@ class Node:
         ended = []
         for number, session in enumerate(sessions):
             if not session.ended:
-                ended.append(self._end(session, disconnect.code, disconnect.reason))
-                session.transport.close(disconnect.code, disconnect.reason)
+                ended.append(self._close(session, disconnect))
             if number % _AT_ONCE == 0:
                 await asyncio.sleep(0)
         for number, left in enumerate(ended):
@@ -197,6 +194,18 @@ class Node:
             left = self._end(session, code)
             start(self.members.left(left))
         session.transport = GONE  # they refer to each other: do not leave it to the collector
+
+    def _close(self, session: Session, disconnect: Disconnect) -> list[tuple[Subscription, bool]]:
+        """Say goodbye, whatever is wrong with the words. What the session left is still to tell."""
+        if not disconnect.can_be_sent:
+            log.error("no close frame can say this", client=session.id, disconnect=repr(disconnect))
+            disconnect = codes.SERVER_ERROR
+        left = self._end(session, disconnect.code, disconnect.reason)
+        try:
+            session.transport.close(disconnect.code, disconnect.reason)
+        except Exception:
+            log.exception("close failed", client=session.id)
+        return left
 
     def _end(
         self, session: Session, code: int, reason: str | None = None
@@ -242,8 +251,8 @@ class Node:
             options = self.rules.check(name)
             info = session.info
             if options.publish_proxy_enabled:
-                data, skips = await self.app.publish(session, name, data, options)
-                skip_history = skip_history or skips
+                approved = await self.app.publish(session, name, data, options)
+                data, tags, skip_history, once, delta = approved
             subscription = None
             if session.subscriptions:
                 subscription = session.find(self.hub.channels.get(name))

@@ -54,9 +54,6 @@ from gateway.model import StreamPosition
 from gateway.node import Node
 from gateway.session import Session
 
-# A close frame has room for this many bytes of reason (RFC 6455 5.5.1).
-_MAX_REASON = 123
-
 
 class Api:
     """All methods, as coroutines from a request to a result. They raise `Refused` or `OSError`."""
@@ -189,7 +186,7 @@ class Api:
         why = codes.FORCE_NO_RECONNECT
         if request.disconnect is not None:
             why = Disconnect(request.disconnect.code, request.disconnect.reason)
-            if not 3000 <= why.code <= 4999 or len(why.reason.encode()) > _MAX_REASON:
+            if not why.can_be_sent:
                 raise Refused(codes.BAD_REQUEST)
         spared = frozenset(request.whitelist)
         await self._node.disconnect_all([each for each in clients if each.id not in spared], why)

@@ -4,7 +4,9 @@ from gateway.app.base import App, NoApp
 from gateway.app.events import (
     ConnectEvent,
     ConnectReply,
+    ConnectSubscription,
     DisconnectEvent,
+    MessageEvent,
     PublishEvent,
     PublishReply,
     RefreshEvent,
@@ -12,6 +14,7 @@ from gateway.app.events import (
     RpcEvent,
     RpcReply,
     SubRefreshEvent,
+    SubRefreshReply,
     SubscribeEvent,
     SubscribeReply,
 )
@@ -21,10 +24,12 @@ __all__ = [
     "App",
     "ConnectEvent",
     "ConnectReply",
+    "ConnectSubscription",
     "Disconnect",
     "DisconnectEvent",
     "Disconnected",
     "Error",
+    "MessageEvent",
     "NoApp",
     "PublishEvent",
     "PublishReply",
@@ -34,6 +39,7 @@ __all__ = [
     "RpcEvent",
     "RpcReply",
     "SubRefreshEvent",
+    "SubRefreshReply",
     "SubscribeEvent",
     "SubscribeReply",
 ]

@@ -9,6 +9,7 @@ from gateway.app.events import (
     ConnectEvent,
     ConnectReply,
     DisconnectEvent,
+    MessageEvent,
     PublishEvent,
     PublishReply,
     RefreshEvent,
@@ -16,6 +17,7 @@ from gateway.app.events import (
     RpcEvent,
     RpcReply,
     SubRefreshEvent,
+    SubRefreshReply,
     SubscribeEvent,
     SubscribeReply,
 )
@@ -31,13 +33,16 @@ class App:
     """Base of applications: override what is to be decided, the rest is decided without it.
 
     A handler returns a reply, or raises `Refused` with an error for the client, `Disconnected` to
-    close it, or `OSError` when it cannot say now (error 100, temporary). Each call has a task of
-    its own. ``headers`` are those of the client's opening request that the configuration lists.
+    close it, or `OSError` when it cannot say now (error 100, temporary; in a renewal another
+    minute). What it refuses to renew has ended. Each call has a task of its own. ``headers`` are
+    those of the client that ``http_headers`` and ``emulated_headers`` list.
     """
 
     node: Node  # for publishing and the like; set before `start`
     disconnect_rate = 0  # clients told of per second when many go at once; 0: no limit
     http_headers: tuple[str, ...] = ()  # of the opening request, that handlers get
+    # Likewise of the connect command, where the request has none of that name. In lower case.
+    emulated_headers: tuple[str, ...] = ()
 
     async def start(self) -> None:
         """The gateway starts; clients come later."""
@@ -53,7 +58,8 @@ class App:
         """Who is asked where a namespace names a proxy. An application in the process is all."""
         return self
 
-    async def connect(self, event: ConnectEvent, headers: Headers) -> ConnectReply:
+    async def connect(self, event: ConnectEvent, headers: Headers) -> ConnectReply | None:
+        """Who the client is. None: as if nobody had been asked."""
         raise Refused(NOT_AVAILABLE)
 
     async def refresh(self, event: RefreshEvent, headers: Headers) -> RefreshReply:
@@ -62,7 +68,7 @@ class App:
     async def subscribe(self, event: SubscribeEvent, headers: Headers) -> SubscribeReply:
         raise Refused(NOT_AVAILABLE)
 
-    async def sub_refresh(self, event: SubRefreshEvent, headers: Headers) -> RefreshReply:
+    async def sub_refresh(self, event: SubRefreshEvent, headers: Headers) -> SubRefreshReply:
         raise Refused(NOT_AVAILABLE)
 
     async def publish(self, event: PublishEvent, headers: Headers) -> PublishReply:
@@ -73,6 +79,9 @@ class App:
 
     async def rpc(self, event: RpcEvent, headers: Headers) -> RpcReply:
         raise Refused(NOT_AVAILABLE)
+
+    async def message(self, event: MessageEvent, headers: Headers) -> None:
+        """A client has sent something. It is told of no error; the next command waits for this."""
 
 
 class NoApp(App):

@@ -27,11 +27,26 @@ class Event(Struct, kw_only=True):
 
 
 class ConnectEvent(Event, kw_only=True):
-    """A client without a token wants to come in. ``data`` is what it sent along."""
+    """A client without a token wants to come in.
+
+    ``data`` is what it sent along, ``channels`` are those that it was put into the last time.
+    """
 
     data: Raw | UnsetType = UNSET
     name: str = ""
     version: str = ""
+    channels: list[str] = []
+
+
+class ConnectSubscription(SubscribeOptions, frozen=True, kw_only=True):
+    """A channel that a client is put into.
+
+    With ``cache_recover`` it is told of the newest publication, where recovery is on and in cache
+    mode.
+    """
+
+    expire_at: UnixTime = 0
+    cache_recover: bool = False
 
 
 class ConnectReply(Struct, kw_only=True):
@@ -44,7 +59,7 @@ class ConnectReply(Struct, kw_only=True):
     data: Raw | UnsetType = UNSET
     b64data: str = ""
     channels: list[str] = []
-    subs: dict[str, SubscribeOptions] = {}
+    subs: dict[str, ConnectSubscription] = {}  # go before ``channels``
     meta: Raw | UnsetType = UNSET
 
 
@@ -52,13 +67,19 @@ class RefreshEvent(Event, kw_only=True):
     """The time of a client is over."""
 
 
-class RefreshReply(Struct, kw_only=True):
-    """Whether a client or a subscription goes on, and until when (Unix time; 0: for ever)."""
+class SubRefreshReply(Struct, kw_only=True):
+    """Whether a subscription goes on, and until when (Unix time; 0: for ever)."""
 
     expired: bool = False
     expire_at: UnixTime = 0
     info: Raw | UnsetType = UNSET
     b64info: str = ""
+
+
+class RefreshReply(SubRefreshReply, kw_only=True):
+    """Whether a client goes on, and until when: without a later ``expire_at`` it does not."""
+
+    meta: Raw | UnsetType = UNSET
 
 
 class SubscribeEvent(Event, kw_only=True):
@@ -93,11 +114,19 @@ class PublishEvent(Event, kw_only=True):
 
 
 class PublishReply(Struct, kw_only=True):
-    """It may; ``data`` is published in place of what the client sent, if it is there."""
+    """It may; ``data`` is published in place of what the client sent, if it is there.
+
+    The rest is as in `gateway.node.Node.publish` and `gateway.engines.Once`.
+    """
 
     data: Raw | UnsetType = UNSET
     b64data: str = ""
     skip_history: bool = False
+    tags: dict[str, str] = {}
+    idempotency_key: str = ""
+    delta: bool = False
+    version: Annotated[int, Meta(ge=0)] = 0
+    version_epoch: str = ""
 
 
 class DisconnectEvent(Event, kw_only=True):
@@ -112,6 +141,12 @@ class RpcEvent(Event, kw_only=True):
     """A client asks something."""
 
     method: str = ""
+    data: Raw | UnsetType = UNSET
+
+
+class MessageEvent(Event, kw_only=True):
+    """A client sends something, by ``send``, and expects no answer."""
+
     data: Raw | UnsetType = UNSET
 
 

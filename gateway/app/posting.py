@@ -7,7 +7,7 @@ import asyncio
 import aiohttp
 
 from gateway.app.base import Headers
-from gateway.app.endpoints import Endpoint, WebhookFailed
+from gateway.app.endpoints import BadStatus, Endpoint, WebhookFailed
 from gateway.tracing import Tracing
 
 _MAX_REPLY = 1 << 20
@@ -47,7 +47,7 @@ class Poster:
                 ):
                     span.set("http.response.status_code", response.status)
                     if response.status != 200:
-                        raise WebhookFailed(f"status {response.status}")
+                        raise BadStatus(response.status)
                     return await _content(response)
         except aiohttp.ClientError as error:
             raise WebhookFailed(repr(error)) from None

@@ -1,8 +1,8 @@
 """An application over HTTP, in any language: the events are posted to it as JSON.
 
-The answer is ``{"result": …}``, ``{"error": {"code", "message", "temporary"}}`` or ``{"disconnect":
-{"code", "reason"}}``. While the backend is down or slow, clients get error 100, which their SDKs
-try again; after some failures in a row it is left alone for a while, so that neither waits.
+The answer is a result, an error or a disconnect (`gateway.app.replies`). While the backend is down
+or slow, clients get error 100, which their SDKs try again; after some failures in a row it is left
+alone for a while, so that neither waits.
 
 Each event has one endpoint; namespaces may name a proxy instead, which has an endpoint of its own.
 """
@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 import structlog
-from msgspec import UNSET, Raw, Struct, UnsetType
+from msgspec import UNSET
 
+from gateway.app import replies
 from gateway.app.base import App, Headers, NoApp
-from gateway.app.endpoints import Endpoint, WebhookFailed
+from gateway.app.endpoints import BadStatus, Endpoint, WebhookFailed
 from gateway.app.events import (
     ConnectEvent,
     ConnectReply,
@@ -31,10 +32,11 @@ from gateway.app.events import (
     RpcEvent,
     RpcReply,
     SubRefreshEvent,
+    SubRefreshReply,
     SubscribeEvent,
     SubscribeReply,
 )
-from gateway.codes import NOT_AVAILABLE, Disconnect, Disconnected, Error, Refused
+from gateway.codes import NOT_AVAILABLE, Disconnect, Disconnected, Refused
 from gateway.config import DEFAULT_PROXY, Config, ProxyOptions
 from gateway.config.proxies import choices, event_proxies
 
@@ -44,17 +46,11 @@ if TYPE_CHECKING:
 log = structlog.get_logger("gateway.webhooks")
 
 _NOBODY = NoApp()
+_RENEWALS = ("refresh", "sub_refresh")
 
 _T = TypeVar("_T")
 
 
-class _Reply(Struct):
-    result: Raw | UnsetType = UNSET
-    error: Error | None = None
-    disconnect: Disconnect | None = None
-
-
-_decode = msgspec.json.Decoder(_Reply).decode
 _encode = msgspec.json.Encoder().encode
 
 
@@ -65,6 +61,7 @@ class Hook:
         self.event = event
         self.proxy = proxy
         self.endpoint = endpoint
+        self.in_flight = 0  # those that wait for room are among them
         self.calls = 0
         self.failures = 0
 
@@ -85,59 +82,78 @@ class Backend(App):
     def handles(self, event: str) -> bool:
         return event in self.hooks
 
-    async def connect(self, event: ConnectEvent, headers: Headers) -> ConnectReply:
+    # An answer without a result means what it does to Centrifugo.
+
+    async def connect(self, event: ConnectEvent, headers: Headers) -> ConnectReply | None:
         return await self._ask("connect", event, headers, ConnectReply)
 
     async def refresh(self, event: RefreshEvent, headers: Headers) -> RefreshReply:
-        return await self._ask("refresh", event, headers, RefreshReply)
+        reply = await self._ask("refresh", event, headers, RefreshReply)
+        return reply or RefreshReply(expired=True)
 
     async def subscribe(self, event: SubscribeEvent, headers: Headers) -> SubscribeReply:
-        return await self._ask("subscribe", event, headers, SubscribeReply)
+        return await self._ask("subscribe", event, headers, SubscribeReply) or SubscribeReply()
 
-    async def sub_refresh(self, event: SubRefreshEvent, headers: Headers) -> RefreshReply:
-        return await self._ask("sub_refresh", event, headers, RefreshReply)
+    async def sub_refresh(self, event: SubRefreshEvent, headers: Headers) -> SubRefreshReply:
+        reply = await self._ask("sub_refresh", event, headers, SubRefreshReply)
+        return reply or SubRefreshReply(expired=True)
 
     async def publish(self, event: PublishEvent, headers: Headers) -> PublishReply:
-        return await self._ask("publish", event, headers, PublishReply)
+        return await self._ask("publish", event, headers, PublishReply) or PublishReply()
 
     async def rpc(self, event: RpcEvent, headers: Headers) -> RpcReply:
-        return await self._ask("rpc", event, headers, RpcReply)
+        return await self._ask("rpc", event, headers, RpcReply) or RpcReply()
 
     async def disconnect(self, event: DisconnectEvent, headers: Headers) -> None:
         """Whatever the backend answers with status 200 is good."""
         await self._call("disconnect", event, headers, lambda answer: None)
 
-    async def _ask(self, name: str, event: Event, headers: Headers, kind: type[_T]) -> _T:
-        def read(answer: bytes) -> tuple[_Reply, _T]:
-            reply = _decode(answer)
-            return reply, msgspec.json.decode(reply.result or b"{}", type=kind)
-
-        reply, result = await self._call(name, event, headers, read)
-        if reply.disconnect is not None:
-            raise Disconnected(reply.disconnect, f"the backend answered {name} with it")
-        if reply.error is not None:
-            raise Refused(reply.error)
-        if isinstance(reply.result, UnsetType):
-            raise WebhookFailed(f"{name}: neither a result nor an error")
-        return result
+    async def _ask(self, name: str, event: Event, headers: Headers, kind: type[_T]) -> _T | None:
+        try:
+            return await self._call(name, event, headers, lambda answer: replies.read(answer, kind))
+        except WebhookFailed as failed:
+            then = failed.then
+            if then is None or not then.disconnect_code or name in _RENEWALS:
+                raise
+            goodbye = Disconnect(then.disconnect_code, then.disconnect_reason)
+            raise Disconnected(goodbye, str(failed)) from None
 
     async def _call(
         self, name: str, event: Event, headers: Headers, read: Callable[[bytes], _T]
     ) -> _T:
-        """Post an event and ``read`` the answer; what goes wrong is counted and logged."""
+        """Post an event and ``read`` the answer; what goes wrong is counted and logged.
+
+        An error or a disconnect that the backend answers with is nothing wrong.
+        """
         hook = self.hooks.get(name)
         if hook is None:
             raise Refused(NOT_AVAILABLE)
         endpoint = hook.endpoint  # the hook may have another one when the answer is here
         endpoint.check()
+        if not endpoint.settings.include_connection_meta:
+            event.meta = UNSET
+        hook.in_flight += 1
         try:
-            answer = read(await self._post(endpoint, name, _encode(event), headers))
-        except (OSError, msgspec.DecodeError) as error:
+            answer = read(await self._request(endpoint, name, event, headers))
+        except (Refused, Disconnected):
+            hook.note(endpoint, failed=False)
+            raise
+        except OSError as error:
             hook.note(endpoint, failed=True)
             log.warning("webhook failed", event_name=name, proxy=hook.proxy, error=repr(error))
-            raise WebhookFailed(f"{endpoint.name}: {error!r}") from None
+            raise endpoint.failure(error) from None
+        finally:
+            hook.in_flight -= 1
         hook.note(endpoint, failed=False)
         return answer
+
+    async def _request(
+        self, endpoint: Endpoint, name: str, event: Event, headers: Headers
+    ) -> bytes:
+        try:
+            return await self._post(endpoint, name, _encode(event), headers)
+        except BadStatus as bad:
+            raise endpoint.decision(bad.status) or bad from None
 
 
 class Webhooks(Backend):
@@ -202,6 +218,8 @@ class Webhooks(Backend):
         # Of a header that is written in two ways, one will do.
         asked = [name for each in endpoints.values() for name in each.settings.http_headers]
         self.http_headers = tuple(sorted({name.lower(): name for name in asked}.values()))
+        emulated = [name for each in endpoints.values() for name in each.settings.emulated_headers]
+        self.emulated_headers = tuple(sorted({name.lower() for name in emulated}))
 
     def _open(self) -> None:
         if self._running and self._endpoints and self._poster is None:

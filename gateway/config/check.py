@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 
 from fastws.networks import Networks
+from gateway.codes import MAX_REASON, Disconnect
 from gateway.config.errors import ConfigError, suggest
 from gateway.config.proxies import channel_options, choices, event_proxies
 from gateway.config.sections import (
@@ -17,11 +18,12 @@ from gateway.config.sections import (
     Namespace,
     ProxyOptions,
     RpcNamespace,
+    ToDisconnect,
     Token,
 )
 
 _HEADER_NAME = re.compile(r"[-!#$%&'*+.^_`|~0-9A-Za-z]+")  # RFC 9110 5.6.2
-_HEADER_VALUE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]*")  # RFC 9110 5.5
+HEADER_VALUE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]*")  # RFC 9110 5.5
 _HEADERS_OF_OURS = {"content-type", "content-length", "transfer-encoding"}
 
 
@@ -145,8 +147,30 @@ def _check_proxy(where: str, proxy: ProxyOptions, *, enabled: bool = True) -> No
             raise ConfigError(f"{headers}: {name!r} is no name of a header")
         if name.lower() in _HEADERS_OF_OURS:
             raise ConfigError(f"{headers}: {name} is for the gateway to set")
-        if not _HEADER_VALUE.fullmatch(value):
+        if not HEADER_VALUE.fullmatch(value):
             raise ConfigError(f"{headers}: {name} has a character that no header may have")
+    for name in (*proxy.http_headers, *proxy.emulated_headers):
+        if name.lower() in _HEADERS_OF_OURS:
+            raise ConfigError(f"{where}: the header {name} is for the gateway to set")
+    failure = ToDisconnect(proxy.on_failure.disconnect_code, proxy.on_failure.disconnect_reason)
+    if failure.code or failure.reason:
+        _check_disconnect(f"{where}.on_failure", failure)
+    for number, transform in enumerate(proxy.http.status_to_code_transforms):
+        key = f"{where}.http.status_to_code_transforms[{number}]"
+        if transform.status_code == 200:
+            raise ConfigError(f"{key}.status_code = 200: the answer is read")
+        if bool(transform.to_error.code) == bool(transform.to_disconnect.code):
+            raise ConfigError(f"{key}: it needs the code of either to_error or to_disconnect")
+        if transform.to_disconnect.code:
+            _check_disconnect(f"{key}.to_disconnect", transform.to_disconnect)
+
+
+def _check_disconnect(where: str, disconnect: ToDisconnect) -> None:
+    if not Disconnect(disconnect.code, disconnect.reason).can_be_sent:
+        raise ConfigError(
+            f"{where}: the code of a disconnect has to be 3000-4999, and the reason at most "
+            f"{MAX_REASON} bytes"
+        )
 
 
 def _check_token(where: str, token: Token) -> None:

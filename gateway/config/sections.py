@@ -118,19 +118,64 @@ class TokenSource(Struct, frozen=True):
     subprotocol_prefix: str = ""
 
 
+class ToError(Struct, frozen=True):
+    """The error that a client gets."""
+
+    code: Annotated[int, Meta(ge=0, lt=2**32)] = 0
+    message: str = ""
+    temporary: bool = False
+
+
+class ToDisconnect(Struct, frozen=True):
+    """The close code and the reason that a client gets."""
+
+    code: Count = 0
+    reason: str = ""
+
+
+class StatusToCode(Struct, frozen=True):
+    """What a status of a backend means to the client: an error, or a disconnect."""
+
+    status_code: Annotated[int, Meta(ge=100, le=599)] = 100
+    to_error: ToError = field(default_factory=ToError)
+    to_disconnect: ToDisconnect = field(default_factory=ToDisconnect)
+
+
 class ProxyHttp(Struct, frozen=True):
-    """What only webhooks over HTTP have: headers of every request, such as a secret."""
+    """What only webhooks over HTTP have: headers of every request, such as a secret, and what a
+    status other than 200 means where it is not just a failure.
+    """
 
     static_headers: dict[str, str] = field(default_factory=dict)
+    status_to_code_transforms: list[StatusToCode] = field(default_factory=list)
+
+
+class OnFailure(Struct, frozen=True):
+    """What a client gets when the backend fails.
+
+    Error 100, unless there is a close code. With a renewal it goes on for ``keep``.
+    """
+
+    disconnect_code: Count = 0
+    disconnect_reason: str = ""
+    keep: Seconds = 60.0
 
 
 class ProxyOptions(Struct, frozen=True):
-    """Where a webhook goes, how long it may take, and which headers of a client go along."""
+    """Where a webhook goes, how long it may take, what of a client goes along, and what if it
+    fails: after so many failures in a row (0: any number) it is left alone for a while.
+    """
 
     endpoint: str = ""
     timeout: Seconds = 1.0
     http_headers: list[str] = field(default_factory=list)
+    emulated_headers: list[str] = field(default_factory=list)
+    include_connection_meta: bool = False
     http: ProxyHttp = field(default_factory=ProxyHttp)
+    in_flight_limit: Annotated[int, Meta(ge=1, le=65536)] = 256
+    breaker_failures: Count = 5
+    breaker_pause: Seconds = 2.0
+    on_failure: OnFailure = field(default_factory=OnFailure)
 
 
 class Proxy(ProxyOptions, frozen=True):

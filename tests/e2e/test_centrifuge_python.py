@@ -10,8 +10,11 @@ from typing import Any
 
 import cent
 import centrifuge
+import msgspec
 import pytest
 
+from gateway.app import App, Error, Refused, RpcEvent, RpcReply
+from gateway.app.base import Headers
 from gateway.config import load
 from gateway.server import Gateway
 from tests.gateway.tokens import EC_KEYS, pem, token
@@ -128,6 +131,27 @@ async def test_errors_have_their_codes() -> None:
             with pytest.raises(centrifuge.ReplyError) as error:
                 await call
             assert error.value.code == code
+
+
+class Calculator(App):
+    """Answers questions."""
+
+    async def rpc(self, event: RpcEvent, headers: Headers) -> RpcReply:
+        if event.method != "double":
+            raise Refused(Error(1000, "no such question"))
+        number = msgspec.json.decode(event.data or b"0", type=int)
+        return RpcReply(data=msgspec.Raw(msgspec.json.encode(number * 2)))
+
+
+async def test_an_application_in_the_process_is_asked() -> None:
+    async with (
+        Gateway(load(flags=SETTINGS), Calculator()) as gateway,
+        client(gateway, "ann") as ann,
+    ):
+        assert (await ann.rpc("double", 21)).data == 42
+        with pytest.raises(centrifuge.ReplyError) as error:
+            await ann.rpc("half", 1)
+        assert error.value.code == 1000
 
 
 async def test_a_filter_by_tags() -> None:

@@ -119,6 +119,11 @@ async def test_centrifuge_with_deltas() -> None:
     await run("deltas.test.mjs")
 
 
+@pytest.mark.time_limit(60)
+async def test_centrifuge_with_a_backend() -> None:
+    await run("backend.test.mjs")
+
+
 async def test_our_client_on_a_clock_of_its_own() -> None:
     await run("client.test.mjs")
 

@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import get_type_hints
 
 import pytest
+from msgspec import Struct
 from starlette.routing import Route
 
 from gateway import codes
 from gateway.api.methods import METHODS
+from gateway.app import events
+from gateway.app.replies import NOT_HERE
 from gateway.config import KEYS, Config, load
 from gateway.engines import MemoryEngine
 from gateway.http import make_app
@@ -57,12 +60,50 @@ def test_every_command_is_there(command: str) -> None:
     assert re.search(rf"^\| `{command}`[ ,]", section, re.MULTILINE)
 
 
+EVENTS: dict[str, tuple[type[Struct], type[Struct] | None]] = {
+    "`connect`": (events.ConnectEvent, events.ConnectReply),
+    "each of `subs`": (events.Event, events.ConnectSubscription),
+    "`refresh`": (events.RefreshEvent, events.RefreshReply),
+    "`subscribe`": (events.SubscribeEvent, events.SubscribeReply),
+    "`sub_refresh`": (events.SubRefreshEvent, events.SubRefreshReply),
+    "`publish`": (events.PublishEvent, events.PublishReply),
+    "`rpc`": (events.RpcEvent, events.RpcReply),
+    "`disconnect`": (events.DisconnectEvent, None),
+}
+
+
+def fields_of(kind: type[Struct] | None) -> set[str]:
+    names = set(kind.__struct_fields__) if kind is not None else set()
+    return {name for name in names if not name.startswith("b64")}
+
+
+def test_every_field_of_webhooks_is_there_and_nothing_else() -> None:
+    section = TEXT.partition("\n## Your application\n")[2].partition("\n## ")[0]
+    common = re.search(r"of the client (.*?)and what the event is", section, re.DOTALL)
+    assert common is not None
+    assert set(re.findall(r"`(\w+)`", common[1])) == fields_of(events.Event)
+    table = section.partition("| event | asked with | result |\n|---|---|---|\n")[2]
+    rows = [row.split("|")[1:4] for row in table.partition("\n\n")[0].splitlines()]
+    assert [event.strip() for event, _, _ in rows] == list(EVENTS)
+    for event, asked, result in rows:
+        kinds = EVENTS[event.strip()]
+        asked_with = fields_of(kinds[0]) - fields_of(events.Event)
+        assert set(re.findall(r"`(\w+)`", asked)) == asked_with, event
+        assert set(re.findall(r"`(\w+)`", result)) == fields_of(kinds[1]), event
+
+
+@pytest.mark.parametrize("field", [name for names in NOT_HERE.values() for name in names])
+def test_every_field_that_is_refused_is_there(field: str) -> None:
+    assert (
+        f"`{field}`" in TEXT.partition("Of Centrifugo's fields, ")[2].partition(" are not here")[0]
+    )
+
+
 # Codes that exist in the protocol, and that nothing here gives yet.
 UNUSED = {
     codes.UNAUTHORIZED,
     codes.EXPIRED,  # to a client that is gone
     codes.CONNECTION_CLOSED,
-    codes.SERVER_ERROR,
     codes.FORCE_RECONNECT,
 }
 CODES = [

@@ -10,15 +10,14 @@ from typing import Any
 import pytest
 from msgspec import Raw
 
-from gateway.app import App, RefreshReply, RpcEvent, RpcReply, SubscribeReply, endpoints
+from gateway.app import App, RefreshReply, RpcEvent, RpcReply, SubscribeReply
 from gateway.app.base import Headers
-from gateway.app.endpoints import FAILURES
 from gateway.app.webhooks import Hook, Webhooks
 from gateway.config import Config, ConfigError, load
 from gateway.metrics import NodeCollector
 from gateway.server import Gateway
 from tests.gateway.fakes import World
-from tests.gateway.test_app import Rules, ask, backend, settle
+from tests.gateway.test_app import FAILURES, Rules, ask, backend, settle
 from tests.gateway.test_gateway import Client, connect, url
 from tests.gateway.test_helpers import run
 from tests.gateway.tokens import SECRET, token
@@ -270,18 +269,19 @@ async def test_a_dead_backend_is_left_alone_and_the_other_goes_on() -> None:
             assert hooks["publish", "dead"].calls == 0, "it is the same backend"
 
 
-async def test_a_backend_that_hangs_takes_no_room_from_the_other(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(endpoints, "AT_ONCE", 1)
-
+async def test_a_backend_that_hangs_takes_no_room_from_the_other() -> None:
     def hang(event: str, content: dict[str, Any]) -> Any:
         return 30.0
 
     async with backend(hang) as (slow, asked_slow), backend(yes) as (address, _):
         settings = config(
             proxies=[
-                {"name": "slow", "endpoint": f"{slow}/x", "timeout": "400ms"},
+                {
+                    "name": "slow",
+                    "endpoint": f"{slow}/x",
+                    "timeout": "400ms",
+                    "in_flight_limit": 1,
+                },
                 {"name": "well", "endpoint": f"{address}/x"},
             ],
             channel__namespaces=[namespace("aa", "slow"), namespace("bb", "well")],
@@ -311,7 +311,7 @@ def test_metrics_have_labels_of_the_configuration_only() -> None:
     )
     node = World(settings, app=Webhooks(settings)).node
     families = {each.name: each for each in NodeCollector(node).collect()}
-    for name in "fastws_webhooks", "fastws_webhooks_failed":
+    for name in "fastws_webhooks", "fastws_webhooks_failed", "fastws_webhooks_in_flight":
         labels = {tuple(sample.labels.values()) for sample in families[name].samples}
         assert labels == {
             ("connect", "default"),

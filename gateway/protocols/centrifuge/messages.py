@@ -40,6 +40,7 @@ class ConnectRequest(Struct, gc=False):
     subs: dict[str, Recovery] = {}  # server-side subscriptions that it had, and where it left off
     name: str = ""
     version: str = ""
+    headers: dict[str, str] = {}  # as if of the opening request, which browsers let nobody set
 
 
 class ChannelRequest(Struct, gc=False):
@@ -71,6 +72,10 @@ class RpcRequest(Struct, gc=False):
     data: Raw | UnsetType = UNSET
 
 
+class SendRequest(Struct, gc=False):
+    data: Raw | UnsetType = UNSET
+
+
 class TokenRequest(Struct, gc=False):
     """refresh, and with a channel sub_refresh."""
 
@@ -93,7 +98,7 @@ class Command(Struct, gc=False):
     history: HistoryRequest | None = None
     rpc: RpcRequest | None = None
     ping: Anything | None = None
-    send: Anything | None = None
+    send: SendRequest | None = None
     refresh: TokenRequest | None = None
     sub_refresh: TokenRequest | None = None
 

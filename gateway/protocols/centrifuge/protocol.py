@@ -197,6 +197,9 @@ class CentrifugeJson:
         """
         node = self._node
         number = command.id
+        if command.send is not None and session.info is not None and node.app.handles("message"):
+            await node.app.message(session, command.send.data)
+            return None
         if command.send is not None or number == 0:
             self._without_reply(session, command)
             return None
@@ -279,7 +282,13 @@ class CentrifugeJson:
             for name, sub in request.subs.items()
         }
         connected = await self._node.admission.connect(
-            session, request.token, request.data, wanted, request.name, request.version
+            session,
+            request.token,
+            request.data,
+            wanted,
+            request.name,
+            request.version,
+            request.headers,
         )
         seconds = self._ping_seconds
         result = ConnectResult(
@@ -305,7 +314,7 @@ class CentrifugeJson:
             await self._node.members.joined(subscription)
 
     def _without_reply(self, session: Session, command: Command) -> None:
-        """A command without an id: a pong, or ``send``, which no application listens to yet.
+        """A command without an id: a pong, or ``send``, which no application listens to.
 
         Its client would not know that it speaks to nobody, if it were not closed.
         """
