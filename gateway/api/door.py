@@ -10,11 +10,11 @@ from __future__ import annotations
 import hmac
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
 import msgspec
 import structlog
-from msgspec import Raw, Struct
+from msgspec import Meta, Raw, Struct
 from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -43,8 +43,9 @@ class BatchRequest(Struct):
 
 
 class OldCommand(Struct):
-    """A command of the older form, at ``/api`` itself, one to a line."""
+    """A command of the older form, at ``/api`` itself, one to a line. The reply has its ``id``."""
 
+    id: Annotated[int, Meta(ge=0)] = 0
     method: str = ""
     params: Raw = Raw(b"{}")
 
@@ -186,23 +187,32 @@ class Door:
     # -- what they do
 
     async def _call(self, method: str, body: bytes) -> bytes:
-        return _encode(await self._calls.run(method, body))
+        return _encode(await self._calls.run(method, self._calls.read(method, body)))
 
     async def _batch(self, body: bytes) -> bytes:
+        # All are read before the first one runs: what is wrong with one stops all.
+        requests = [self._read(command) for command in _decode(_batch, body).commands]
         replies = []
-        for command in _decode(_batch, body).commands:
-            if len(command) != 1:
-                raise BadBody("a command is one method and its request")
-            [(method, arguments)] = command.items()
-            reply = await self._calls.run(method, bytes(arguments))
+        for method, request in requests:
+            reply = await self._calls.run(method, request)
             replies.append({method: reply["result"]} if "result" in reply else reply)
         return _encode({"replies": replies})
+
+    def _read(self, command: dict[str, Raw]) -> tuple[str, Any]:
+        if len(command) != 1:
+            raise BadBody("a command is one method and its request")
+        [(method, arguments)] = command.items()
+        return method, self._calls.read(method, arguments)
 
     async def _old(self, body: bytes) -> bytes:
         commands = [_decode(_old, line) for line in body.split(b"\n") if line.strip()]
         if not commands:
             raise BadBody("no command")
-        replies = [await self._calls.run(each.method, bytes(each.params)) for each in commands]
+        requests = [self._calls.read(each.method, each.params) for each in commands]
+        replies = []
+        for command, request in zip(commands, requests, strict=True):
+            reply = await self._calls.run(command.method, request)
+            replies.append({"id": command.id, **reply} if command.id else reply)
         return b"\n".join(map(_encode, replies))
 
 
@@ -215,17 +225,21 @@ def _header(headers: Sequence[tuple[bytes, bytes]], wanted: bytes) -> str | None
 
 
 class Calls:
-    """Calls methods by their names, with requests as bytes."""
+    """Calls methods by their names, with requests that were read before."""
 
     def __init__(self, node: Node, api: Api) -> None:
         self._node = node
         self._methods = bind(api)
 
-    async def run(self, method: str, arguments: bytes) -> dict[str, Any]:
-        """The reply of one call. Raises `BadBody`."""
-        if method not in METHODS:
+    def read(self, method: str, arguments: bytes | Raw) -> Any:
+        """The request of a method; None for a method that there is not. Raises `BadBody`."""
+        decoder = _decoders.get(method)
+        return None if decoder is None else _decode(decoder, arguments or b"{}")
+
+    async def run(self, method: str, request: Any) -> dict[str, Any]:
+        """The reply of one call with what `read` has given."""
+        if request is None:
             return {"error": codes.METHOD_NOT_FOUND}
-        request = _decode(_decoders[method], arguments or b"{}")
         self._node.counters.api_calls[method] += 1
         tracing = self._node.tracing
         if not tracing.records:
@@ -249,7 +263,7 @@ class Calls:
             return {"error": codes.INTERNAL}
 
 
-def _decode(decoder: msgspec.json.Decoder[Any], body: bytes) -> Any:
+def _decode(decoder: msgspec.json.Decoder[Any], body: bytes | Raw) -> Any:
     try:
         return decoder.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

@@ -315,6 +315,41 @@ async def test_the_older_form_takes_a_command_to_a_line() -> None:
         assert [list(reply["result"]) for reply in replies] == [["offset", "epoch"], ["nodes"]]
 
 
+async def test_replies_of_the_older_form_have_the_id_of_their_command() -> None:
+    async with running() as (gateway, _):
+        body = b'{"id": 7, "method": "info"}\n{"id": 8, "method": "nothing"}\n{"method": "info"}'
+        _, text, _ = await post(gateway, "/api", body, **{"X-API-Key": KEY})
+        replies = [json.loads(line) for line in text.split("\n")]
+        assert [(each.get("id"), "error" in each) for each in replies] == [
+            (7, False),
+            (8, True),
+            (None, False),
+        ]
+
+
+PUBLISH = {"channel": "kept:a", "data": 1}
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/api/batch", {"commands": [{"publish": PUBLISH}, {"publish": {"channel": 5}}]}),
+        ("/api/batch", {"commands": [{"publish": PUBLISH}, {}]}),
+        ("/api/batch", {"commands": [{"publish": PUBLISH}, {"info": {}, "publish": PUBLISH}]}),
+        (
+            "/api",
+            b'{"method": "publish", "params": {"channel": "kept:a", "data": 1}}\n'
+            b'{"method": "publish", "params": {"channel": 5}}',
+        ),
+    ],
+)
+async def test_nothing_is_done_of_a_request_that_cannot_be_read_whole(path: str, body: Any) -> None:
+    async with running() as (gateway, backend):
+        status, _, _ = await post(gateway, path, body, **{"X-API-Key": KEY})
+        history = await backend.history(cent.HistoryRequest(channel="kept:a", limit=-1))
+        assert (status, history.publications) == (400, [])
+
+
 async def test_a_payload_of_several_lines_reaches_clients_as_one() -> None:
     async with running() as (gateway, _), await ann(gateway, "news") as client:
         body = b'{"channel": "news", "data": {\n  "a": "x\\ny",\r\n  "b": 1.50\n}}'
