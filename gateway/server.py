@@ -89,7 +89,7 @@ class Gateway:
         passed = dict(sockets or {})
         internal = passed.pop(systemd.INTERNAL, [])
         self._passed = [each for some in passed.values() for each in some], internal
-        self._has_internal = bool(config.http_server.internal_address or internal)
+        self._has_internal = config.http_server.internal is not None or bool(internal)
         self.admin = Admin(self.node) if config.admin.enabled else None
         self._http = HttpSide(
             Forwarded(
@@ -203,7 +203,8 @@ class Gateway:
 
     async def _listen_internally(self) -> fastws.Server:
         settings = self.config.http_server
-        place = self._place(settings.internal_address, settings.internal_port, self._passed[1])
+        address, port = settings.internal or (settings.address, settings.port)
+        place = self._place(address, port, self._passed[1])
         return await fastws.serve(
             fastws.Listener,
             **place.arguments,

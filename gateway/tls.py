@@ -53,10 +53,10 @@ def _reason(error: Exception) -> str:
 def make_contexts(config: Config) -> tuple[ssl.SSLContext | None, ssl.SSLContext | None]:
     """Of the port for clients, and of the internal one. Raises `ConfigError`."""
     server = config.http_server
-    return (
-        make_context("http_server.tls", server.tls),
-        make_context("http_server.internal_tls", server.internal_tls),
-    )
+    section, internal = "http_server.internal_tls", server.internal_tls
+    if not internal.enabled and not server.tls_external:
+        section, internal = "http_server.tls", server.tls
+    return make_context("http_server.tls", server.tls), make_context(section, internal)
 
 
 def expiries(config: Config) -> Iterator[tuple[str, float]]:

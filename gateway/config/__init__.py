@@ -4,6 +4,7 @@ from gateway.config.errors import ConfigError
 from gateway.config.load import KEYS, env_name, keys, load
 from gateway.config.sections import (
     DEFAULT_PROXY,
+    UNIX_PREFIX,
     AdminPage,
     Channel,
     ChannelOptions,
@@ -33,6 +34,7 @@ from gateway.config.sections import (
 __all__ = [
     "DEFAULT_PROXY",
     "KEYS",
+    "UNIX_PREFIX",
     "AdminPage",
     "Channel",
     "ChannelOptions",

@@ -10,6 +10,7 @@ from gateway.config.errors import ConfigError, suggest
 from gateway.config.proxies import channel_options, choices, event_proxies
 from gateway.config.sections import (
     DEFAULT_PROXY,
+    UNIX_PREFIX,
     AdminPage,
     Config,
     HttpServer,
@@ -54,6 +55,7 @@ def _check_http_server(server: HttpServer) -> None:
     ):
         if tls.enabled and not tls.cert_pem_file:
             raise ConfigError(f"{where}.enabled needs {where}.cert_pem_file")
+    _check_internal(server)
     try:
         trusted = Networks(server.trusted_proxies)
     except ValueError as error:
@@ -62,6 +64,21 @@ def _check_http_server(server: HttpServer) -> None:
         raise ConfigError(
             "http_server.proxy_protocol needs http_server.trusted_proxies: nobody else may say "
             "where a client comes from"
+        )
+
+
+def _check_internal(server: HttpServer) -> None:
+    if server.internal is not None:
+        return
+    if server.internal_address and server.internal_port is None:
+        raise ConfigError(
+            f"http_server.internal_address = {server.internal_address!r} is http_server.address: "
+            "it needs an http_server.internal_port of its own"
+        )
+    if server.internal_port is not None and server.address.startswith(UNIX_PREFIX):
+        raise ConfigError(
+            "http_server.internal_port needs http_server.internal_address, as a Unix socket has no "
+            "port"
         )
 
 

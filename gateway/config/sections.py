@@ -20,6 +20,8 @@ UnixTime = Annotated[int, Meta(ge=0, le=2**53)]
 Mark = Annotated[str, Meta(max_length=8)]  # a sign that has a meaning in names of channels
 Name = Annotated[str, Meta(pattern="^[-a-zA-Z0-9_.]{2,}$")]
 
+UNIX_PREFIX = "unix:"  # of addresses that are paths
+
 # Stands for the webhook that the event itself has, where a proxy is named.
 DEFAULT_PROXY = "default"
 
@@ -38,7 +40,8 @@ class Tls(Struct, frozen=True):
 class HttpServer(Struct, frozen=True):
     """Where to listen, and which proxies are believed.
 
-    An address is a host, or ``unix:`` and a path. Port 0 takes a free one.
+    An address is a host, or ``unix:`` and a path. Port 0 takes a free one. What is not said of the
+    internal place is as in the one for clients.
     """
 
     address: str = "127.0.0.1"
@@ -47,12 +50,23 @@ class HttpServer(Struct, frozen=True):
     reuse_port: bool = False
     unix_socket_mode: Annotated[str, Meta(pattern="^0?[0-7]{3}$")] = "0660"
     tls: Tls = field(default_factory=Tls)
+    tls_external: bool = False
     internal_address: str = ""
-    internal_port: Port = 9000
+    internal_port: Port | None = None
     internal_tls: Tls = field(default_factory=Tls)
     trusted_proxies: list[str] = field(default_factory=list)
     proxy_protocol: bool = False
     forwarded_header: Literal["x-forwarded-for", "forwarded", "none"] = "x-forwarded-for"
+
+    @property
+    def internal(self) -> tuple[str, int] | None:
+        """Address and port of the internal place; None if it is the one for clients."""
+        address = self.internal_address or self.address
+        port = self.port if self.internal_port is None else self.internal_port
+        same = port == self.port and self.internal_port != 0  # 0 is another one each time
+        if address == self.address and (same or address.startswith(UNIX_PREFIX)):
+            return None
+        return address, port
 
 
 class HttpApi(Struct, frozen=True):

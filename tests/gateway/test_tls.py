@@ -209,7 +209,6 @@ async def statuses(gateway: Gateway, port: int, **options: Any) -> dict[str, int
 async def test_operators_have_a_port_of_their_own(files: Files) -> None:
     options = files.flags("internal_tls")
     async with make(
-        http_server__internal_address="127.0.0.1",
         http_server__internal_port=0,
         http_api__key="key",
         **options,
@@ -232,6 +231,21 @@ async def test_operators_have_a_port_of_their_own(files: Files) -> None:
         "/api/info": 401,
         "/connection/websocket": 404,
     }
+
+
+@pytest.mark.parametrize("external", [False, True])
+async def test_the_internal_port_has_tls_too_unless_that_is_for_clients_only(
+    files: Files, external: bool
+) -> None:
+    flags = files.flags() | {"http_server__tls_external": external}
+    async with make(http_server__internal_port=0, **flags) as gateway:
+        options = {} if external else {"ssl": trusting()}
+        assert (await statuses(gateway, gateway.internal_port, **options))["/metrics"] == 200
+        async with await secure_client(gateway):
+            pass
+        files.renew("new.test")
+        again(gateway, http_server__internal_port=0, **flags)
+        assert (gateway._contexts[1] is None) == external
 
 
 async def test_an_internal_port_that_is_taken_stops_the_start_and_leaves_nothing() -> None:
