@@ -240,12 +240,50 @@ async def test_the_key_may_be_in_either_header() -> None:
             ({"X-API-Key": KEY}, 200),
             ({"Authorization": f"apikey {KEY}"}, 200),
             ({"Authorization": f"Bearer {KEY}"}, 401),
+            ({"X-API-Key": "", "Authorization": f"ApiKey {KEY}"}, 200),
             ({"X-API-Key": ""}, 401),
+            ({"X-API-Key": "wrong", "Authorization": f"apikey {KEY}"}, 401),
             ({}, 401),
         ):
             got = await post(gateway, "/api/info", **headers)
             assert got[0] == status
             assert got[2] == "application/json"
+
+
+@pytest.mark.parametrize(
+    ("query", "status"),
+    [("api_key=the%20key", 200), ("a=b&api_key=the+key", 200), ("api_key=%ff", 401), ("key", 401)],
+)
+async def test_the_key_may_be_in_the_query(query: str, status: int) -> None:
+    async with running() as (gateway, _):
+        assert (await post(gateway, f"/api/info?{query}"))[0] == status
+        wrong = {"X-API-Key": "wrong"}
+        assert (await post(gateway, f"/api/info?{query}", **wrong))[0] == status
+
+
+ERRORS = [
+    ("publish", {"channel": "nowhere:a", "data": 1}, 404, 102),
+    ("publish", {}, 400, 107),
+    ("presence", {"channel": "kept:a"}, 400, 108),
+    ("history", {"channel": "kept:a", "since": {"epoch": "x"}}, 416, 112),
+    ("rpc", {"method": "x"}, 404, 104),
+]
+
+
+@pytest.mark.parametrize(("method", "body", "status", "code"), ERRORS)
+async def test_an_error_has_a_status_where_that_is_wanted(
+    method: str, body: Any, status: int, code: int
+) -> None:
+    headers = {"X-API-Key": KEY}
+    asked = headers | {"X-Centrifugo-Error-Mode": "transport"}
+    settings = SETTINGS | {"http_api.error_mode": "transport"}
+    async with running() as (one, _), Gateway(load(flags=settings)) as other:
+        for gateway, sent in ((one, asked), (other, headers)):
+            got, text, _ = await post(gateway, f"/api/{method}", body, **sent)
+            assert (got, json.loads(text)["code"]) == (status, code)
+            batch = {"commands": [{method: body}]}
+            got, text, _ = await post(gateway, "/api/batch", batch, **sent)
+            assert (got, json.loads(text)["replies"][0]["error"]["code"]) == (200, code)
 
 
 async def test_without_a_configured_key_there_is_no_api() -> None:
@@ -282,6 +320,10 @@ async def test_without_a_configured_key_there_is_no_api() -> None:
         ("/api/subscribe", {"channel": "a"}, 200, 107),
         ("/api/unsubscribe", {"channel": "a"}, 200, 107),
         ("/api/refresh", {}, 200, 107),
+        ("/api/subscribe", {"channel": "a", "user": "ann", "session": "s"}, 200, 108),
+        ("/api/unsubscribe", {"channel": "a", "user": "ann", "session": "s"}, 200, 108),
+        ("/api/disconnect", {"user": "ann", "session": "s"}, 200, 108),
+        ("/api/refresh", {"user": "ann", "session": "s"}, 200, 108),
         ("/api/block_user", {}, 200, 107),
         ("/api/revoke_token", {}, 200, 107),
         ("/api/history", {"channel": "kept:a", "since": {"epoch": "x"}}, 200, 112),
