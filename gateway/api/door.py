@@ -24,7 +24,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from gateway import codes
-from gateway.api.methods import METHODS, Api, bind
+from gateway.api.methods import METHODS, NOT_AVAILABLE, Api, bind
 from gateway.api.openapi import describe
 from gateway.codes import Error, Refused
 from gateway.node import Node
@@ -136,7 +136,10 @@ class Door:
         self._works: dict[str, tuple[str, _Work]] = {
             "/api": ("/api", self._old),
             "/api/batch": ("/api/batch", self._batch),
-            **{f"/api/{name}": (_METHOD, partial(self._call, name)) for name in METHODS},
+            **{
+                f"/api/{name}": (_METHOD, partial(self._call, name))
+                for name in (*METHODS, *NOT_AVAILABLE)
+            },
         }
 
     def takes(self, scope: Mapping[str, object]) -> bool:
@@ -255,14 +258,15 @@ class Calls:
         self._methods = bind(api)
 
     def read(self, method: str, arguments: bytes | Raw) -> Any:
-        """The request of a method; None for a method that there is not. Raises `BadBody`."""
+        """The request of a method; None for one that there is not. Raises `BadBody`."""
         decoder = _decoders.get(method)
         return None if decoder is None else _decode(decoder, arguments or b"{}")
 
     async def run(self, method: str, request: Any) -> dict[str, Any]:
         """The reply of one call with what `read` has given."""
         if request is None:
-            return {"error": codes.METHOD_NOT_FOUND}
+            missing = method in NOT_AVAILABLE
+            return {"error": codes.NOT_AVAILABLE if missing else codes.METHOD_NOT_FOUND}
         self._node.counters.api_calls[method] += 1
         tracing = self._node.tracing
         if not tracing.records:

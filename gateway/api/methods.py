@@ -238,6 +238,19 @@ METHODS: dict[str, tuple[type[Any], type[Any]]] = {
     if not name.startswith("_") and (hints := get_type_hints(method))
 }
 
+# Those of Centrifugo's map and shared poll channels, which there are not here.
+NOT_AVAILABLE = frozenset(
+    (
+        "map_publish",
+        "map_remove",
+        "map_read_state",
+        "map_read_stream",
+        "map_stats",
+        "map_clear",
+        "shared_poll_publish",
+    )
+)
+
 
 def bind(api: Api) -> dict[str, Callable[[Any], Awaitable[Any]]]:
     """The methods of one API, by name."""

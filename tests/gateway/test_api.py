@@ -12,7 +12,7 @@ import aiohttp
 import cent
 import pytest
 
-from gateway.api.methods import METHODS
+from gateway.api.methods import METHODS, NOT_AVAILABLE
 from gateway.api.openapi import describe
 from gateway.config import load
 from gateway.http import make_app
@@ -284,6 +284,22 @@ async def test_an_error_has_a_status_where_that_is_wanted(
             batch = {"commands": [{method: body}]}
             got, text, _ = await post(gateway, "/api/batch", batch, **sent)
             assert (got, json.loads(text)["replies"][0]["error"]["code"]) == (200, code)
+
+
+@pytest.mark.parametrize("method", sorted(NOT_AVAILABLE))
+async def test_a_method_that_is_centrifugos_only_is_not_available(method: str) -> None:
+    headers = {"X-API-Key": KEY}
+    command = {"channel": "kept:a", "key": "k"}
+    async with running() as (gateway, _):
+        for path, body in (
+            (f"/api/{method}", command),
+            ("/api/batch", {"commands": [{method: command}]}),
+            ("/api", {"method": method, "params": command}),
+        ):
+            status, text, _ = await post(gateway, path, body, **headers)
+            reply = json.loads(text)
+            [reply] = reply.get("replies", [reply])
+            assert (status, reply["error"]["code"]) == (200, 108)
 
 
 async def test_without_a_configured_key_there_is_no_api() -> None:

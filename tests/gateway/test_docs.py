@@ -10,7 +10,7 @@ import pytest
 from starlette.routing import Route
 
 from gateway import codes
-from gateway.api.methods import METHODS
+from gateway.api.methods import METHODS, NOT_AVAILABLE
 from gateway.config import KEYS, Config, load
 from gateway.engines import MemoryEngine
 from gateway.http import make_app
@@ -44,6 +44,11 @@ def test_every_path_is_there() -> None:
     for route in make_app(Node(config, MemoryEngine())).routes:
         if isinstance(route, Route):
             assert f"`{route.path}`" in TEXT
+
+
+@pytest.mark.parametrize("method", NOT_AVAILABLE)
+def test_every_method_that_is_not_available_is_said_to_be(method: str) -> None:
+    assert re.search(rf"\*\*Not there\*\*[^\n]*`{method}`", TEXT)
 
 
 @pytest.mark.parametrize("method", METHODS)
