@@ -83,13 +83,13 @@ def api_routes(node: Node) -> list[Route]:
         return []
 
     async def openapi(request: Request) -> Response:
-        return Response(_encode(describe()), media_type="application/json")
+        return Response(_encode(describe(door.prefix)), media_type="application/json")
 
     return [
-        Route("/api", door, methods=["POST"]),
-        Route("/api/batch", door, methods=["POST"]),
-        Route("/api/openapi.json", openapi),
-        Route("/api/{method}", door, methods=["POST"]),
+        Route(door.prefix, door, methods=["POST"]),
+        Route(f"{door.prefix}/batch", door, methods=["POST"]),
+        Route(f"{door.prefix}/openapi.json", openapi),
+        Route(f"{door.prefix}/{{method}}", door, methods=["POST"]),
     ]
 
 
@@ -117,7 +117,6 @@ def _failure(error: Error) -> bytes:
 
 
 _TYPE = (b"content-type", b"application/json")
-_METHOD = "/api/{method}"
 
 
 class Door:
@@ -132,12 +131,14 @@ class Door:
         self._calls = Calls(node, Api(node))
         self._key = node.config.http_api.key.encode()
         self._limit = node.config.http_api.body_size_limit
+        self.prefix = prefix = node.config.http_api.handler_prefix.rstrip("/")
+        self._method = f"{prefix}/{{method}}"
         self._by_status = node.config.http_api.error_mode == "transport"
         self._works: dict[str, tuple[str, _Work]] = {
-            "/api": ("/api", self._old),
-            "/api/batch": ("/api/batch", self._batch),
+            prefix: (prefix, self._old),
+            f"{prefix}/batch": (f"{prefix}/batch", self._batch),
             **{
-                f"/api/{name}": (_METHOD, partial(self._call, name))
+                f"{prefix}/{name}": (self._method, partial(self._call, name))
                 for name in (*METHODS, *NOT_AVAILABLE)
             },
         }
@@ -166,7 +167,7 @@ class Door:
 
         ``body`` is there if it need not be received.
         """
-        route, work = self._works.get(scope["path"], (_METHOD, None))
+        route, work = self._works.get(scope["path"], (self._method, None))
         tracing = self._node.tracing
         if not tracing.records:
             return await self._answer(work, scope, receive, body)

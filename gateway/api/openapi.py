@@ -32,7 +32,7 @@ _ERROR_MODE = {
 
 
 @functools.cache
-def describe() -> dict[str, Any]:
+def describe(prefix: str = "/api") -> dict[str, Any]:
     """The whole document."""
     types = [kind for pair in METHODS.values() for kind in pair]
     schemas, components = msgspec.json.schema_components([*types, Error], ref_template=_REF)
@@ -42,7 +42,7 @@ def describe() -> dict[str, Any]:
         "info": {"title": "fastws gateway", "version": __version__},
         "security": [{"key": []}, {"query": []}],
         "paths": {
-            f"/api/{name}": {
+            f"{prefix}/{name}": {
                 "parameters": [_ERROR_MODE],
                 "post": _operation(name, of_type[request], of_type[result], of_type[Error]),
             }

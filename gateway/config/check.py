@@ -23,6 +23,8 @@ from gateway.config.sections import (
 
 _HEADER_NAME = re.compile(r"[-!#$%&'*+.^_`|~0-9A-Za-z]+")  # RFC 9110 5.6.2
 _HEADER_VALUE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]*")  # RFC 9110 5.5
+# What is behind these is not for the API to take.
+_OWN_PATHS = {"connection", "static", "health", "metrics", "admin"}
 _HEADERS_OF_OURS = {"content-type", "content-length", "transfer-encoding"}
 
 
@@ -40,6 +42,9 @@ def check(config: Config) -> None:
             f"{config.engine.type!r} keeps channels within one process, so only 1 is possible"
         )
     _check_http_server(config.http_server)
+    prefix = config.http_api.handler_prefix
+    if prefix.split("/")[1] in _OWN_PATHS:
+        raise ConfigError(f"http_api.handler_prefix = {prefix!r}: there is something else already")
     _check_admin(config.admin)
     _check_channels(config)
     _check_names("rpc.namespaces", config.rpc.namespaces)

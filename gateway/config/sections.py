@@ -73,6 +73,8 @@ class HttpApi(Struct, frozen=True):
     """The HTTP API, which is there when a key is set. The limit of a request is in bytes."""
 
     key: str = ""
+    external: bool = False
+    handler_prefix: Annotated[str, Meta(pattern=r"^(/[-\w.~]+)+/?$")] = "/api"
     error_mode: Literal["", "transport"] = ""
     body_size_limit: Annotated[int, Meta(ge=1, le=2**31 - 1)] = 10485760
 

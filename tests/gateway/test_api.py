@@ -14,7 +14,7 @@ import pytest
 
 from gateway.api.methods import METHODS, NOT_AVAILABLE
 from gateway.api.openapi import describe
-from gateway.config import load
+from gateway.config import ConfigError, load
 from gateway.http import make_app
 from gateway.server import Gateway
 from tests.gateway.fakes import World
@@ -300,6 +300,28 @@ async def test_a_method_that_is_centrifugos_only_is_not_available(method: str) -
             reply = json.loads(text)
             [reply] = reply.get("replies", [reply])
             assert (status, reply["error"]["code"]) == (200, 108)
+
+
+@pytest.mark.parametrize("prefix", ["/v1/realtime", "/v1/realtime/"])
+async def test_the_api_may_be_at_another_path(prefix: str) -> None:
+    settings = SETTINGS | {"http_api.handler_prefix": prefix}
+    async with (
+        Gateway(load(flags=settings)) as gateway,
+        cent.AsyncClient(url(gateway, "/v1/realtime", "http"), KEY) as backend,
+        aiohttp.ClientSession() as http,
+    ):
+        assert (await backend.info(cent.InfoRequest())).nodes
+        body = b'{"method": "info"}'
+        assert (await post(gateway, "/v1/realtime", body, **{"X-API-Key": KEY}))[0] == 200
+        assert (await post(gateway, "/api/info", **{"X-API-Key": KEY}))[0] == 404
+        async with http.get(url(gateway, "/v1/realtime/openapi.json", "http")) as response:
+            assert "/v1/realtime/publish" in (await response.json())["paths"]
+
+
+@pytest.mark.parametrize("prefix", ["", "/", "api", "/api/{x}", "//a", "/health", "/admin/api/"])
+def test_a_path_that_is_none_or_taken_is_refused(prefix: str) -> None:
+    with pytest.raises(ConfigError, match=r"http_api\.handler_prefix"):
+        load(flags={"http_api.handler_prefix": prefix})
 
 
 async def test_without_a_configured_key_there_is_no_api() -> None:

@@ -233,6 +233,15 @@ async def test_operators_have_a_port_of_their_own(files: Files) -> None:
     }
 
 
+async def test_the_api_may_be_on_the_port_for_clients_all_the_same() -> None:
+    flags = {"http_server__internal_port": 0, "http_api__key": "key", "http_api__external": True}
+    async with make(**flags) as gateway:
+        outside = await statuses(gateway, gateway.port)
+        inside = await statuses(gateway, gateway.internal_port)
+    assert (outside["/api/info"], outside["/metrics"]) == (401, 404)
+    assert (inside["/api/info"], inside["/metrics"]) == (404, 200)
+
+
 @pytest.mark.parametrize("external", [False, True])
 async def test_the_internal_port_has_tls_too_unless_that_is_for_clients_only(
     files: Files, external: bool
