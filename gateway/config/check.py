@@ -58,8 +58,8 @@ def _check_http_server(server: HttpServer) -> None:
         ("http_server.tls", server.tls),
         ("http_server.internal_tls", server.internal_tls),
     ):
-        if tls.enabled and not tls.cert_pem_file:
-            raise ConfigError(f"{where}.enabled needs {where}.cert_pem_file")
+        if tls.enabled and not tls.cert_pem:
+            raise ConfigError(f"{where}.enabled needs {where}.cert_pem")
     _check_internal(server)
     try:
         trusted = Networks(server.trusted_proxies)

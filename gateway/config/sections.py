@@ -27,12 +27,15 @@ DEFAULT_PROXY = "default"
 
 
 class Tls(Struct, frozen=True):
-    """TLS of a listening port. Files are PEM; with a CA for them, clients need a certificate."""
+    """TLS of a listening port. With a CA for them, clients need a certificate.
+
+    What is PEM may be given as it is, in base64, or as the path of a file.
+    """
 
     enabled: bool = False
-    cert_pem_file: str = ""
-    key_pem_file: str = ""
-    client_ca_pem_file: str = ""
+    cert_pem: str = ""
+    key_pem: str = ""
+    client_ca_pem: str = ""
     client_auth: Literal["required", "optional"] = "required"
     min_version: Literal["1.2", "1.3"] = "1.2"
 

@@ -211,7 +211,7 @@ async def test_haproxy_in_front_of_the_gateways_own_tls(tmp_path: Path, header: 
         "http_server.internal_address": "127.0.0.1",
         "http_server.internal_port": 0,
         "http_server.tls.enabled": True,
-        "http_server.tls.cert_pem_file": str(pem),
+        "http_server.tls.cert_pem": str(pem),
     }
     async with Gateway(load(flags=keys), app) as gateway:
         file = tmp_path / "haproxy.cfg"

@@ -55,7 +55,7 @@ def test_a_wrong_configuration_is_named(tmp_path: Path) -> None:
     status, _, said = run(
         "checkconfig",
         FASTWS_HTTP_SERVER_TLS_ENABLED="true",
-        FASTWS_HTTP_SERVER_TLS_CERT_PEM_FILE="/nowhere.pem",
+        FASTWS_HTTP_SERVER_TLS_CERT_PEM="/nowhere.pem",
     )
     assert status == 2 and "http_server.tls: /nowhere.pem cannot be used" in said
     status, _, said = run("checkconfig", FASTWS_CLIENT_TOKEN_RSA_PUBLIC_KEY="x")
