@@ -26,7 +26,9 @@ for command in (
     helpers.checkconfig,
     helpers.configdoc,
     helpers.gentoken,
+    helpers.gensubtoken,
     helpers.checktoken,
+    helpers.checksubtoken,
     helpers.top,
 ):
     app.command()(command)

@@ -336,7 +336,7 @@ class Shutdown(Struct, frozen=True):
 class Log(Struct, frozen=True):
     """What goes to stderr. "auto" is for people on a terminal and JSON lines elsewhere."""
 
-    level: Literal["debug", "info", "warning", "error"] = "info"
+    level: Literal["trace", "debug", "info", "warn", "warning", "error", "fatal", "none"] = "info"
     format: Literal["auto", "console", "json"] = "auto"
 
 

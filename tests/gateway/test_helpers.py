@@ -79,6 +79,23 @@ def test_a_generated_token_is_good(file: str) -> None:
     assert run("checktoken", "-c", file, sub)[0] == 1
 
 
+def test_a_subscription_token_has_commands_of_its_own(file: str) -> None:
+    keys = {"FASTWS_CLIENT_SUBSCRIPTION_TOKEN_ENABLED": "true"}
+    keys["FASTWS_CLIENT_SUBSCRIPTION_TOKEN_HMAC_SECRET_KEY"] = SECRET
+    sub = run("gensubtoken", "-c", file, "-u", "ann", "-s", "$a", "-t", "-1", **keys)[1].strip()
+    status, claims, _ = run("checksubtoken", "-c", file, sub, **keys)
+    assert (status, json.loads(claims)["channel"]) == (0, "$a")
+    assert json.loads(claims)["exp"] is None
+    assert run("checksubtoken", "-c", file, sub)[0] == 1
+    assert run("gensubtoken", "-c", file)[0] == 2
+
+
+def test_a_generated_token_has_the_user_where_it_is_looked_for(file: str) -> None:
+    keys = {"FASTWS_CLIENT_TOKEN_USER_ID_CLAIM": "who"}
+    made = run("gentoken", "-c", file, "-u", "ann", **keys)[1].strip()
+    assert json.loads(run("checktoken", "-c", file, made, **keys)[1])["sub"] == "ann"
+
+
 def test_a_token_that_is_not_good_says_why() -> None:
     secret = {"FASTWS_CLIENT_TOKEN_HMAC_SECRET_KEY": SECRET}
     for text, why in (
