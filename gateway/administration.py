@@ -33,9 +33,15 @@ class Administration:
     ) -> None:
         """Put clients into a channel, and tell them. Who is in it already stays as it is.
 
-        Raises `Refused`: 100 engine.
+        Who has as many channels as a client may have is closed (3505), as in Centrifugo. Raises
+        `Refused`: 100 engine.
         """
+        limit = self._node.config.client.channel_limit
         for session in sessions:
+            if limit and len(session.subscriptions) >= limit:
+                if session.find(self._node.hub.channels.get(name)) is None:
+                    self._node.disconnect(session, codes.CHANNEL_LIMIT)
+                continue
             try:
                 subscription, told = await self._node.members.enter(
                     session, name, terms, since, server_side=True

@@ -114,7 +114,9 @@ def genconfig(
 
 def checkconfig(config_file: ConfigFile = None) -> None:
     """Check a configuration, the environment included; says nothing if it is good."""
-    read(config_file)
+    settings, _ = read(config_file)
+    for text in config.warnings(settings):
+        typer.echo(f"fastws-gateway: {text}", err=True)
 
 
 def configdoc() -> None:

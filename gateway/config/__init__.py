@@ -1,5 +1,6 @@
 """Configuration: a TOML file, then ``FASTWS_…`` in the environment, then flags; the last wins."""
 
+from gateway.config.check import warnings
 from gateway.config.errors import ConfigError
 from gateway.config.load import KEYS, env_name, keys, load
 from gateway.config.sections import (
@@ -63,4 +64,5 @@ __all__ = [
     "env_name",
     "keys",
     "load",
+    "warnings",
 ]

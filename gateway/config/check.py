@@ -25,6 +25,7 @@ _HEADER_NAME = re.compile(r"[-!#$%&'*+.^_`|~0-9A-Za-z]+")  # RFC 9110 5.6.2
 _HEADER_VALUE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]*")  # RFC 9110 5.5
 # What is behind these is not for the API to take.
 _OWN_PATHS = {"connection", "static", "health", "metrics", "admin"}
+_SECRET_BYTES = 32  # RFC 7518 3.2: as many as the hash has, of SHA-256
 _HEADERS_OF_OURS = {"content-type", "content-length", "transfer-encoding"}
 
 
@@ -179,6 +180,20 @@ def _check_token(where: str, token: Token) -> None:
     endpoint = token.jwks_public_endpoint
     if endpoint and not endpoint.startswith(("https://", "http://")):
         raise ConfigError(f"{where}.jwks_public_endpoint = {endpoint!r}: not an http(s) address")
+
+
+def warnings(config: Config) -> list[str]:
+    """What can be used, and should not be."""
+    client = config.client
+    return [
+        f"{where}.{name} is short: with 32 random bytes or more nobody can find it from a token"
+        for where, token in (
+            ("client.token", client.token),
+            ("client.subscription_token", client.subscription_token),
+        )
+        for name in ("hmac_secret_key", "hmac_previous_secret_key")
+        if 0 < len(getattr(token, name).encode()) < _SECRET_BYTES
+    ]
 
 
 def _check_regex(where: str, pattern: str) -> None:

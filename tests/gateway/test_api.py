@@ -162,6 +162,19 @@ async def test_a_backend_subscribes_and_unsubscribes_clients() -> None:
         assert gateway.node.hub.channels == {}
 
 
+async def test_who_is_put_into_too_many_channels_is_closed() -> None:
+    settings = SETTINGS | {"client.channel_limit": 2}
+    async with (
+        Gateway(load(flags=settings)) as gateway,
+        cent.AsyncClient(url(gateway, "/api", "http"), KEY) as backend,
+        await ann(gateway, "a", "b") as client,
+    ):
+        await backend.subscribe(cent.SubscribeRequest(user="ann", channel="b"))
+        assert "ping" in await client.ask({"ping": {}})
+        await backend.subscribe(cent.SubscribeRequest(user="ann", channel="c"))
+        assert await client.closed() == (3505, "channel limit")
+
+
 async def test_a_backend_disconnects_a_user_except_some_clients() -> None:
     async with (
         running() as (gateway, backend),

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import get_type_hints
+from typing import Any, get_args, get_type_hints
 
+import msgspec
 import pytest
 from starlette.routing import Route
 
@@ -54,6 +55,37 @@ def test_every_method_that_is_not_available_is_said_to_be(method: str) -> None:
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_of_the_api_is_there(method: str) -> None:
     assert f"\n| `{method}` |" in TEXT.partition("\n## HTTP API\n")[2]
+
+
+def fields(kind: Any) -> set[str]:
+    """Names of the fields of a struct, and of those inside it."""
+    found = set()
+    for field in msgspec.structs.fields(kind):
+        found.add(field.encode_name)
+        parts = [field.type]
+        while parts:
+            part = parts.pop()
+            parts.extend(get_args(part))
+            if isinstance(part, type) and issubclass(part, msgspec.Struct):
+                found |= fields(part)
+    return found
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_fields_of_the_api_are_those_of_the_code(method: str) -> None:
+    cells = {}
+    for row in re.findall(r"^\| `\w+` \|.*\|$", TEXT.partition("\n## HTTP API\n")[2], re.M):
+        [name], *told = (re.findall(r"`(\w+)(?:: true)?`", cell) for cell in row.split("|")[1:4])
+        cells.setdefault(name, list(map(set, told)))
+    said = cells[method]
+    if method == "broadcast":  # "and the same"
+        said[0] |= cells["publish"][0] - {"channel"}
+    elsewhere = {"session", *(name for name in fields(METHODS[method][0]) if name[:3] == "b64")}
+    for names, kind in zip(said, METHODS[method], strict=True):
+        own = {field.encode_name for field in msgspec.structs.fields(kind)}
+        assert own - elsewhere <= names
+        if names is said[0]:
+            assert names <= fields(kind) | {"jti"}
 
 
 @pytest.mark.parametrize("command", [name for name in get_type_hints(Command) if name != "id"])

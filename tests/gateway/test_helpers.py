@@ -62,6 +62,12 @@ def test_a_wrong_configuration_is_named(tmp_path: Path) -> None:
     assert (status, "client.token.rsa_public_key" in said) == (2, True)
 
 
+def test_a_short_secret_is_warned_of_and_taken() -> None:
+    status, _, said = run("checkconfig", FASTWS_CLIENT_TOKEN_HMAC_SECRET_KEY="short")
+    assert (status, "client.token.hmac_secret_key is short" in said) == (0, True)
+    assert run("checkconfig", FASTWS_CLIENT_TOKEN_HMAC_SECRET_KEY="x" * 32) == (0, "", "")
+
+
 def test_every_key_is_listed() -> None:
     _, listed, _ = run("configdoc")
     assert [line.partition(" = ")[0] for line in listed.splitlines()] == list(KEYS)
