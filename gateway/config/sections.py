@@ -18,6 +18,7 @@ Count = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 Port = Annotated[int, Meta(ge=0, le=65535)]
 UnixTime = Annotated[int, Meta(ge=0, le=2**53)]
 Mark = Annotated[str, Meta(max_length=8)]  # a sign that has a meaning in names of channels
+DataFormat = Literal["", "json", "json_object"]
 Name = Annotated[str, Meta(pattern="^[-a-zA-Z0-9_.]{2,}$")]
 
 UNIX_PREFIX = "unix:"  # of addresses that are paths
@@ -222,8 +223,9 @@ class Client(Struct, frozen=True):
 
 class ChannelOptions(Struct, frozen=True):
     """What a channel offers, and to whom. History is kept when its size and its time to live are
-    above 0. What is allowed to clients or subscribers is allowed to anonymous ones only if that is
-    said too.
+    above 0; a ``history_meta_ttl`` of 0 is that of all channels, as is an empty
+    ``publication_data_format``. What is allowed to clients or subscribers is allowed to anonymous
+    ones only if that is said too.
     """
 
     presence: bool = False
@@ -231,6 +233,7 @@ class ChannelOptions(Struct, frozen=True):
     force_push_join_leave: bool = False
     history_size: Count = 0
     history_ttl: Seconds = 0.0
+    history_meta_ttl: Seconds = 0.0
     force_positioning: bool = False
     allow_positioning: bool = False
     force_recovery: bool = False
@@ -257,6 +260,7 @@ class ChannelOptions(Struct, frozen=True):
     allow_history_for_anonymous: bool = False
     allow_user_limited_channels: bool = False
     channel_regex: str = ""
+    publication_data_format: DataFormat = ""
     subscribe_proxy_enabled: bool = False
     subscribe_proxy_name: str = DEFAULT_PROXY
     publish_proxy_enabled: bool = False
@@ -280,6 +284,7 @@ class Channel(Struct, frozen=True):
     user_boundary: Mark = "#"
     user_separator: Mark = ","
     history_meta_ttl: Seconds = 720 * 3600.0
+    publication_data_format: DataFormat = ""
     presence_max_clients: Count = 10000
     without_namespace: ChannelOptions = field(default_factory=ChannelOptions)
     namespaces: list[Namespace] = field(default_factory=list)
