@@ -73,7 +73,7 @@ def fields(kind: Any) -> set[str]:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_fields_of_the_api_are_those_of_the_code(method: str) -> None:
-    cells = {}
+    cells: dict[str, list[set[str]]] = {}
     for row in re.findall(r"^\| `\w+` \|.*\|$", TEXT.partition("\n## HTTP API\n")[2], re.M):
         [name], *told = (re.findall(r"`(\w+)(?:: true)?`", cell) for cell in row.split("|")[1:4])
         cells.setdefault(name, list(map(set, told)))
