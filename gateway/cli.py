@@ -26,7 +26,9 @@ for command in (
     helpers.checkconfig,
     helpers.configdoc,
     helpers.gentoken,
+    helpers.gensubtoken,
     helpers.checktoken,
+    helpers.checksubtoken,
     helpers.top,
 ):
     app.command()(command)
@@ -108,6 +110,8 @@ async def _serve(settings: Config, application: App | None, read: Callable[[], C
         structlog.get_logger("gateway").warning(
             "dev mode: anyone who reaches this port may connect, subscribe and publish"
         )
+    for text in config.warnings(settings):
+        structlog.get_logger("gateway").warning(text)
     gateway = Gateway(settings, application, systemd.listening_sockets())
     if hasattr(signal, "SIGHUP"):
         loop.add_signal_handler(signal.SIGHUP, _reload, gateway, read)

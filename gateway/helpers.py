@@ -114,7 +114,9 @@ def genconfig(
 
 def checkconfig(config_file: ConfigFile = None) -> None:
     """Check a configuration, the environment included; says nothing if it is good."""
-    read(config_file)
+    settings, _ = read(config_file)
+    for text in config.warnings(settings):
+        typer.echo(f"fastws-gateway: {text}", err=True)
 
 
 def configdoc() -> None:
@@ -127,10 +129,14 @@ def configdoc() -> None:
         typer.echo(f"{key} = {msgspec.json.encode(value).decode()}  # {env_name(key)}")
 
 
+User = Annotated[str, typer.Option("--user", "-u", help="User id; empty: anonymous.")]
+Ttl = Annotated[int, typer.Option("--ttl", "-t", help="Seconds; 0 or less: for ever.")]
+
+
 def gentoken(
     config_file: ConfigFile = None,
-    user: Annotated[str, typer.Option("--user", "-u", help="User id; empty: anonymous.")] = "",
-    ttl: Annotated[int, typer.Option("--ttl", "-t", help="Seconds; 0: for ever.")] = TOKEN_TTL,
+    user: User = "",
+    ttl: Ttl = TOKEN_TTL,
     channel: Annotated[
         str, typer.Option("--channel", help="Makes a subscription token for this channel.")
     ] = "",
@@ -144,11 +150,23 @@ def gentoken(
         raise fail("there is no hmac_secret_key to sign with")
     now = int(time.time())
     claims: dict[str, Any] = {"sub": user, "iat": now}
-    if ttl:
+    if ttl > 0:
         claims["exp"] = now + ttl
+    if keys.user_id_claim:
+        claims[keys.user_id_claim] = user
     if channel:
         claims["channel"] = channel
     typer.echo(jwt.encode(claims, keys.hmac_secret_key, algorithm="HS256"))
+
+
+def gensubtoken(
+    channel: Annotated[str, typer.Option("--channel", "-s", help="Channel that it is for.")],
+    config_file: ConfigFile = None,
+    user: User = "",
+    ttl: Ttl = TOKEN_TTL,
+) -> None:
+    """Print a subscription token, signed likewise."""
+    gentoken(config_file, user, ttl, channel)
 
 
 def checktoken(
@@ -168,6 +186,14 @@ def checktoken(
     except (InvalidToken, OSError) as error:
         raise fail(f"the token is not good: {error}", 1) from None
     typer.echo(msgspec.json.format(msgspec.json.encode(claims)).decode())
+
+
+def checksubtoken(
+    token: Annotated[str, typer.Argument(help="Subscription token.")],
+    config_file: ConfigFile = None,
+) -> None:
+    """Check a subscription token likewise."""
+    checktoken(token, config_file, subscription=True)
 
 
 def top(

@@ -39,9 +39,14 @@ WEBSOCKET_PATH = "/connection/websocket"
 
 
 def make_app(
-    node: Node, *, public: bool = True, internal: bool = True, admin: Admin | None = None
+    node: Node,
+    *,
+    public: bool = True,
+    internal: bool = True,
+    api: bool = True,
+    admin: Admin | None = None,
 ) -> Starlette:
-    """The pages and probes of a node: those for clients, those for operators and backends.
+    """The pages and probes of a node: those for clients, for operators, and for backends.
 
     ``admin`` is the admin page, for operators, where there is one.
     """
@@ -70,9 +75,11 @@ def make_app(
             Mount("/static", _Pages(directory=STATIC, check_dir=False)),
         ]
     if internal:
-        routes += [Route("/metrics", metrics), *api_routes(node)]
+        routes.append(Route("/metrics", metrics))
         if admin is not None:
             routes += admin.routes()
+    if api:
+        routes += api_routes(node)
     return Starlette(routes=routes)
 
 

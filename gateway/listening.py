@@ -9,7 +9,7 @@ import socket
 from pathlib import Path
 from typing import Any
 
-UNIX_PREFIX = "unix:"
+from gateway.config import UNIX_PREFIX
 
 
 class UnixSocket:

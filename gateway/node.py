@@ -242,7 +242,7 @@ class Node:
 
         ``tags`` are for filters of subscribers. With ``delta`` those who can take it get what
         changed since the last publication, where that is shorter. Raises `Refused`: 102 no such
-        namespace, 103 not allowed, 107 bad name, 100 engine.
+        namespace, 103 not allowed, 107 bad name or data, 100 engine.
         """
         info = None
         if session is None:
@@ -262,6 +262,8 @@ class Node:
                 options, session.user, subscription is not None
             ):
                 raise Refused(codes.PERMISSION_DENIED)
+        if options.publication_data_format == "json_object" and bytes(data).lstrip()[:1] != b"{":
+            raise Refused(codes.BAD_REQUEST)
         self.counters.publications += 1
         history = None if skip_history else history_settings(options)
         publication = Publication(data, info, 0, tags, delta or options.delta_publish)

@@ -89,17 +89,18 @@ class Gateway:
         passed = dict(sockets or {})
         internal = passed.pop(systemd.INTERNAL, [])
         self._passed = [each for some in passed.values() for each in some], internal
-        self._has_internal = bool(config.http_server.internal_address or internal)
+        self._has_internal = config.http_server.internal is not None or bool(internal)
         self.admin = Admin(self.node) if config.admin.enabled else None
+        api = config.http_api.external or not self._has_internal
+        outside = make_app(self.node, internal=not self._has_internal, api=api, admin=self.admin)
+        inside = make_app(
+            self.node, public=False, api=not config.http_api.external, admin=self.admin
+        )
         self._http = HttpSide(
-            Forwarded(
-                make_app(self.node, internal=not self._has_internal, admin=self.admin),
-                self._addresses,
-            ),
-            None if self._has_internal else make_door(self.node),
+            Forwarded(outside, self._addresses), make_door(self.node) if api else None
         )
         self._internal_http = HttpSide(
-            make_app(self.node, public=False, admin=self.admin), make_door(self.node)
+            inside, None if config.http_api.external else make_door(self.node)
         )
         self._server: fastws.Server | None = None
         self._internal: fastws.Server | None = None
@@ -203,7 +204,8 @@ class Gateway:
 
     async def _listen_internally(self) -> fastws.Server:
         settings = self.config.http_server
-        place = self._place(settings.internal_address, settings.internal_port, self._passed[1])
+        address, port = settings.internal or (settings.address, settings.port)
+        place = self._place(address, port, self._passed[1])
         return await fastws.serve(
             fastws.Listener,
             **place.arguments,

@@ -296,7 +296,7 @@ class Admin:
         if method not in METHODS:
             return Failure(404, codes.METHOD_NOT_FOUND)
         body = await _body(request, _MAX_BODY)
-        reply = await self._calls.run(method, body)
+        reply = await self._calls.run(method, self._calls.read(method, body))
         address = request.client.host if request.client is not None else "unix"
         error = reply.get("error")
         about = {} if error is None else {"error": error.message}

@@ -2,7 +2,8 @@
 
 ``POST /api/<method>`` with a request gives ``{"result": …}`` or ``{"error": {"code", "message"}}``,
 both with status 200, as Centrifugo does. Another status means that the request has not come through
-to a method: 400 not JSON or of a wrong type, 401 no key, 404 no such method, 413 too large.
+to a method: 400 not JSON or of a wrong type, 401 no key, 404 no such method, 413 too large. In the
+error mode "transport" an error has a status of its own, and is the whole body.
 """
 
 from __future__ import annotations
@@ -10,11 +11,12 @@ from __future__ import annotations
 import hmac
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Annotated, Any, TypeAlias
+from urllib.parse import parse_qs
 
 import msgspec
 import structlog
-from msgspec import Raw, Struct
+from msgspec import Meta, Raw, Struct
 from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -22,14 +24,25 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from gateway import codes
-from gateway.api.methods import METHODS, Api, bind
+from gateway.api.methods import METHODS, NOT_AVAILABLE, Api, bind
 from gateway.api.openapi import describe
 from gateway.codes import Error, Refused
 from gateway.node import Node
 
 log = structlog.get_logger("gateway.api")
 
-_Work: TypeAlias = Callable[[bytes], Awaitable[bytes]]  # what is done with a body
+# What is done with a body; to the status and the body of the response.
+_Work: TypeAlias = Callable[[Scope, bytes], Awaitable[tuple[int, bytes]]]
+
+# Statuses of errors in the error mode "transport". Others are 500.
+_STATUSES = {
+    codes.UNKNOWN_CHANNEL.code: 404,
+    codes.METHOD_NOT_FOUND.code: 404,
+    codes.LIMIT_EXCEEDED.code: 400,
+    codes.BAD_REQUEST.code: 400,
+    codes.NOT_AVAILABLE.code: 400,
+    codes.UNRECOVERABLE_POSITION.code: 416,
+}
 
 _encode = msgspec.json.Encoder().encode
 _decoders = {name: msgspec.json.Decoder(request) for name, (request, _) in METHODS.items()}
@@ -43,8 +56,9 @@ class BatchRequest(Struct):
 
 
 class OldCommand(Struct):
-    """A command of the older form, at ``/api`` itself, one to a line."""
+    """A command of the older form, at ``/api`` itself, one to a line. The reply has its ``id``."""
 
+    id: Annotated[int, Meta(ge=0)] = 0
     method: str = ""
     params: Raw = Raw(b"{}")
 
@@ -69,13 +83,13 @@ def api_routes(node: Node) -> list[Route]:
         return []
 
     async def openapi(request: Request) -> Response:
-        return Response(_encode(describe()), media_type="application/json")
+        return Response(_encode(describe(door.prefix)), media_type="application/json")
 
     return [
-        Route("/api", door, methods=["POST"]),
-        Route("/api/batch", door, methods=["POST"]),
-        Route("/api/openapi.json", openapi),
-        Route("/api/{method}", door, methods=["POST"]),
+        Route(door.prefix, door, methods=["POST"]),
+        Route(f"{door.prefix}/batch", door, methods=["POST"]),
+        Route(f"{door.prefix}/openapi.json", openapi),
+        Route(f"{door.prefix}/{{method}}", door, methods=["POST"]),
     ]
 
 
@@ -103,7 +117,6 @@ def _failure(error: Error) -> bytes:
 
 
 _TYPE = (b"content-type", b"application/json")
-_METHOD = "/api/{method}"
 
 
 class Door:
@@ -118,10 +131,16 @@ class Door:
         self._calls = Calls(node, Api(node))
         self._key = node.config.http_api.key.encode()
         self._limit = node.config.http_api.body_size_limit
+        self.prefix = prefix = node.config.http_api.handler_prefix.rstrip("/")
+        self._method = f"{prefix}/{{method}}"
+        self._by_status = node.config.http_api.error_mode == "transport"
         self._works: dict[str, tuple[str, _Work]] = {
-            "/api": ("/api", self._old),
-            "/api/batch": ("/api/batch", self._batch),
-            **{f"/api/{name}": (_METHOD, partial(self._call, name)) for name in METHODS},
+            prefix: (prefix, self._old),
+            f"{prefix}/batch": (f"{prefix}/batch", self._batch),
+            **{
+                f"{prefix}/{name}": (self._method, partial(self._call, name))
+                for name in (*METHODS, *NOT_AVAILABLE)
+            },
         }
 
     def takes(self, scope: Mapping[str, object]) -> bool:
@@ -148,7 +167,7 @@ class Door:
 
         ``body`` is there if it need not be received.
         """
-        route, work = self._works.get(scope["path"], (_METHOD, None))
+        route, work = self._works.get(scope["path"], (self._method, None))
         tracing = self._node.tracing
         if not tracing.records:
             return await self._answer(work, scope, receive, body)
@@ -162,7 +181,7 @@ class Door:
     async def _answer(
         self, work: _Work | None, scope: Scope, receive: Receive, body: bytes | None
     ) -> tuple[int, bytes]:
-        if not self._knows(scope["headers"]):
+        if not self._knows(scope):
             return 401, _failure(codes.UNAUTHORIZED)
         if work is None:
             return 404, _failure(codes.METHOD_NOT_FOUND)
@@ -171,61 +190,84 @@ class Door:
         if body is None or len(body) > self._limit:
             return 413, _failure(Error(codes.BAD_REQUEST.code, "the request is too large"))
         try:
-            return 200, await work(body)
+            return await work(scope, body)
         except BadBody as fault:
             return 400, _failure(Error(codes.BAD_REQUEST.code, f"bad request: {fault}"))
 
-    def _knows(self, headers: Sequence[tuple[bytes, bytes]]) -> bool:
-        key = _header(headers, b"x-api-key")
-        if key is None:
-            scheme, _, key = (_header(headers, b"authorization") or "").partition(" ")
-            if scheme.lower() != "apikey":
-                return False
-        return hmac.compare_digest(key.encode(), self._key)
+    def _knows(self, scope: Scope) -> bool:
+        key = _header(scope["headers"], b"x-api-key")
+        if not key:
+            scheme, _, key = _header(scope["headers"], b"authorization").partition(b" ")
+            if scheme.lower() != b"apikey":
+                key = b""
+        if hmac.compare_digest(key, self._key):
+            return True
+        query = parse_qs(scope["query_string"].decode("latin-1"))
+        return hmac.compare_digest(query.get("api_key", [""])[0].encode(), self._key)
 
     # -- what they do
 
-    async def _call(self, method: str, body: bytes) -> bytes:
-        return _encode(await self._calls.run(method, body))
+    async def _call(self, method: str, scope: Scope, body: bytes) -> tuple[int, bytes]:
+        reply = await self._calls.run(method, self._calls.read(method, body))
+        if "error" in reply and (
+            self._by_status or _header(scope["headers"], b"x-centrifugo-error-mode") == b"transport"
+        ):
+            error = reply["error"]
+            return _STATUSES.get(error.code, 500), _encode(error)
+        return 200, _encode(reply)
 
-    async def _batch(self, body: bytes) -> bytes:
+    async def _batch(self, scope: Scope, body: bytes) -> tuple[int, bytes]:
+        # All are read before the first one runs: what is wrong with one stops all.
+        requests = [self._read(command) for command in _decode(_batch, body).commands]
         replies = []
-        for command in _decode(_batch, body).commands:
-            if len(command) != 1:
-                raise BadBody("a command is one method and its request")
-            [(method, arguments)] = command.items()
-            reply = await self._calls.run(method, bytes(arguments))
+        for method, request in requests:
+            reply = await self._calls.run(method, request)
             replies.append({method: reply["result"]} if "result" in reply else reply)
-        return _encode({"replies": replies})
+        return 200, _encode({"replies": replies})
 
-    async def _old(self, body: bytes) -> bytes:
+    def _read(self, command: dict[str, Raw]) -> tuple[str, Any]:
+        if len(command) != 1:
+            raise BadBody("a command is one method and its request")
+        [(method, arguments)] = command.items()
+        return method, self._calls.read(method, arguments)
+
+    async def _old(self, scope: Scope, body: bytes) -> tuple[int, bytes]:
         commands = [_decode(_old, line) for line in body.split(b"\n") if line.strip()]
         if not commands:
             raise BadBody("no command")
-        replies = [await self._calls.run(each.method, bytes(each.params)) for each in commands]
-        return b"\n".join(map(_encode, replies))
+        requests = [self._calls.read(each.method, each.params) for each in commands]
+        replies = []
+        for command, request in zip(commands, requests, strict=True):
+            reply = await self._calls.run(command.method, request)
+            replies.append({"id": command.id, **reply} if command.id else reply)
+        return 200, b"\n".join(map(_encode, replies))
 
 
-def _header(headers: Sequence[tuple[bytes, bytes]], wanted: bytes) -> str | None:
-    """The first header of this name, which the server has in lower case."""
+def _header(headers: Sequence[tuple[bytes, bytes]], wanted: bytes) -> bytes:
+    """The first header of this name, which the server has in lower case; empty without one."""
     for name, value in headers:
         if name == wanted:
-            return value.decode("latin-1")
-    return None
+            return value
+    return b""
 
 
 class Calls:
-    """Calls methods by their names, with requests as bytes."""
+    """Calls methods by their names, with requests that were read before."""
 
     def __init__(self, node: Node, api: Api) -> None:
         self._node = node
         self._methods = bind(api)
 
-    async def run(self, method: str, arguments: bytes) -> dict[str, Any]:
-        """The reply of one call. Raises `BadBody`."""
-        if method not in METHODS:
-            return {"error": codes.METHOD_NOT_FOUND}
-        request = _decode(_decoders[method], arguments or b"{}")
+    def read(self, method: str, arguments: bytes | Raw) -> Any:
+        """The request of a method; None for one that there is not. Raises `BadBody`."""
+        decoder = _decoders.get(method)
+        return None if decoder is None else _decode(decoder, arguments or b"{}")
+
+    async def run(self, method: str, request: Any) -> dict[str, Any]:
+        """The reply of one call with what `read` has given."""
+        if request is None:
+            missing = method in NOT_AVAILABLE
+            return {"error": codes.NOT_AVAILABLE if missing else codes.METHOD_NOT_FOUND}
         self._node.counters.api_calls[method] += 1
         tracing = self._node.tracing
         if not tracing.records:
@@ -249,7 +291,7 @@ class Calls:
             return {"error": codes.INTERNAL}
 
 
-def _decode(decoder: msgspec.json.Decoder[Any], body: bytes) -> Any:
+def _decode(decoder: msgspec.json.Decoder[Any], body: bytes | Raw) -> Any:
     try:
         return decoder.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

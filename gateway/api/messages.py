@@ -206,7 +206,8 @@ class InfoResult(Struct):
     nodes: list[NodeInfo]
 
 
-# -- what is done to clients: to all of a user, or to one by its id
+# -- what is done to clients: to all of a user, or to one by its id. Sessions are
+# Centrifugo's, of transports that are not here.
 
 
 class SubscribeRequest(Struct):
@@ -215,6 +216,7 @@ class SubscribeRequest(Struct):
     channel: str = ""
     user: str = ""
     client: str = ""
+    session: str = ""
     expire_at: UnixTime = 0
     info: Raw | UnsetType = UNSET
     b64info: str = ""
@@ -230,6 +232,7 @@ class UnsubscribeRequest(Struct):
     channel: str = ""
     user: str = ""
     client: str = ""
+    session: str = ""
 
 
 class DisconnectCode(Struct):
@@ -244,6 +247,7 @@ class DisconnectRequest(Struct):
 
     user: str = ""
     client: str = ""
+    session: str = ""
     whitelist: list[str] = []
     disconnect: DisconnectCode | None = None
 
@@ -253,6 +257,7 @@ class RefreshRequest(Struct):
 
     user: str = ""
     client: str = ""
+    session: str = ""
     expired: bool = False
     expire_at: UnixTime = 0
     info: Raw | UnsetType = UNSET

@@ -158,14 +158,18 @@ class Api:
 
     # -- what is done to clients
 
-    def _clients(self, user: str, client: str) -> Collection[Session]:
+    def _clients(
+        self, request: SubscribeRequest | UnsubscribeRequest | DisconnectRequest | RefreshRequest
+    ) -> Collection[Session]:
         """Whom a request is about. Nobody in particular would be everybody: that is refused."""
-        _require(user or client)
-        return self._node.clients.select(user, client)
+        if request.session:
+            raise Refused(codes.NOT_AVAILABLE)
+        _require(request.user or request.client)
+        return self._node.clients.select(request.user, request.client)
 
     async def subscribe(self, request: SubscribeRequest) -> Done:
         _require(request.channel)
-        clients = self._clients(request.user, request.client)
+        clients = self._clients(request)
         options = self._node.rules.find(request.channel)
         terms = grant(options, Source.SERVER_API, request.override)
         terms.info = _payload(request.info, request.b64info)
@@ -176,13 +180,13 @@ class Api:
         return Done()
 
     async def unsubscribe(self, request: UnsubscribeRequest) -> Done:
-        clients = self._clients(request.user, request.client)
+        clients = self._clients(request)
         why = codes.UNSUBSCRIBED_BY_SERVER
         self._node.administration.unsubscribe(clients, request.channel, why)
         return Done()
 
     async def disconnect(self, request: DisconnectRequest) -> Done:
-        clients = self._clients(request.user, request.client)
+        clients = self._clients(request)
         why = codes.FORCE_NO_RECONNECT
         if request.disconnect is not None:
             why = Disconnect(request.disconnect.code, request.disconnect.reason)
@@ -193,7 +197,7 @@ class Api:
         return Done()
 
     async def refresh(self, request: RefreshRequest) -> Done:
-        clients = self._clients(request.user, request.client)
+        clients = self._clients(request)
         if request.expired:
             await self._node.disconnect_all(clients, codes.CONNECTION_EXPIRED)
         else:
@@ -230,6 +234,19 @@ METHODS: dict[str, tuple[type[Any], type[Any]]] = {
     for name, method in vars(Api).items()
     if not name.startswith("_") and (hints := get_type_hints(method))
 }
+
+# Those of Centrifugo's map and shared poll channels, which there are not here.
+NOT_AVAILABLE = frozenset(
+    (
+        "map_publish",
+        "map_remove",
+        "map_read_state",
+        "map_read_stream",
+        "map_stats",
+        "map_clear",
+        "shared_poll_publish",
+    )
+)
 
 
 def bind(api: Api) -> dict[str, Callable[[Any], Awaitable[Any]]]:

@@ -17,36 +17,51 @@ _REFUSALS = {
     "401": "No key, or a wrong one.",
     "413": "Larger than http_api.body_size_limit.",
 }
+# Errors that have a status of their own, in the error mode "transport".
+_BY_STATUS = {
+    "404": "No such channel or method.",
+    "416": "There is no such position.",
+    "500": "A fault of the gateway or its engine.",
+}
+_ERROR_MODE = {
+    "name": "X-Centrifugo-Error-Mode",
+    "in": "header",
+    "description": "`transport` gives errors a status of their own.",
+    "schema": {"enum": ["transport"]},
+}
 
 
 @functools.cache
-def describe() -> dict[str, Any]:
+def describe(prefix: str = "/api") -> dict[str, Any]:
     """The whole document."""
     types = [kind for pair in METHODS.values() for kind in pair]
     schemas, components = msgspec.json.schema_components([*types, Error], ref_template=_REF)
     of_type = dict(zip([*types, Error], schemas, strict=True))
-    error = {
-        "type": "object",
-        "properties": {"error": of_type[Error]},
-        "required": ["error"],
-    }
     return {
         "openapi": "3.1.0",
         "info": {"title": "fastws gateway", "version": __version__},
-        "security": [{"key": []}],
+        "security": [{"key": []}, {"query": []}],
         "paths": {
-            f"/api/{name}": {"post": _operation(name, of_type[request], of_type[result], error)}
+            f"{prefix}/{name}": {
+                "parameters": [_ERROR_MODE],
+                "post": _operation(name, of_type[request], of_type[result], of_type[Error]),
+            }
             for name, (request, result) in METHODS.items()
         },
         "components": {
             "schemas": components,
-            "securitySchemes": {"key": {"type": "apiKey", "in": "header", "name": "X-API-Key"}},
+            "securitySchemes": {
+                "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+                "query": {"type": "apiKey", "in": "query", "name": "api_key"},
+            },
         },
     }
 
 
-def _operation(name: str, request: Any, result: Any, error: Any) -> dict[str, Any]:
-    reply = {"type": "object", "properties": {"result": result}, "required": ["result"]}
+def _operation(name: str, request: Any, result: Any, bare: Any) -> dict[str, Any]:
+    reply, error = _object("result", result), _object("error", bare)
+    # What is refused before the method, and what the method refuses where a status tells it.
+    either = {"anyOf": [error, bare]}
     return {
         "operationId": name,
         "requestBody": {"required": True, "content": _content(request)},
@@ -56,11 +71,15 @@ def _operation(name: str, request: Any, result: Any, error: Any) -> dict[str, An
                 "content": _content({"oneOf": [reply, error]}),
             },
             **{
-                status: {"description": text, "content": _content(error)}
-                for status, text in _REFUSALS.items()
+                status: {"description": text, "content": _content(either)}
+                for status, text in (_REFUSALS | _BY_STATUS).items()
             },
         },
     }
+
+
+def _object(name: str, schema: Any) -> Any:
+    return {"type": "object", "properties": {name: schema}, "required": [name]}
 
 
 def _content(schema: Any) -> dict[str, Any]:

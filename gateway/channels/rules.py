@@ -62,7 +62,7 @@ class Offer:
         self.lag_policy = lag_policy(options)
         self.delta_publish = options.delta_publish
         self.history = history_settings(options)
-        asks = options.publish_proxy_enabled
+        asks = options.publish_proxy_enabled or options.publication_data_format == "json_object"
         self.publish, self.publish_inside = (
             (
                 not asks and ChannelRules.may_publish(options, "", inside),
@@ -86,6 +86,7 @@ class ChannelRules:
         self._boundary = channel.namespace_boundary
         self._user_boundary = channel.user_boundary
         self._user_separator = channel.user_separator
+        self._data_format = channel.publication_data_format
         self._options: dict[str, ChannelOptions] = {"": self._prepare(channel.without_namespace)}
         for namespace in channel.namespaces:
             self._options[namespace.name] = self._prepare(namespace)
@@ -110,6 +111,8 @@ class ChannelRules:
             options = ChannelOptions(
                 **{name: getattr(options, name) for name in ChannelOptions.__struct_fields__}
             )
+        if not options.publication_data_format:
+            options = structs.replace(options, publication_data_format=self._data_format)
         if self._dev:
             options = structs.replace(options, **_OPEN)
             if options.history_size and options.history_ttl:

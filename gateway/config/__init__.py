@@ -1,9 +1,11 @@
 """Configuration: a TOML file, then ``FASTWS_…`` in the environment, then flags; the last wins."""
 
+from gateway.config.check import warnings
 from gateway.config.errors import ConfigError
 from gateway.config.load import KEYS, env_name, keys, load
 from gateway.config.sections import (
     DEFAULT_PROXY,
+    UNIX_PREFIX,
     AdminPage,
     Channel,
     ChannelOptions,
@@ -34,6 +36,7 @@ from gateway.config.sections import (
 __all__ = [
     "DEFAULT_PROXY",
     "KEYS",
+    "UNIX_PREFIX",
     "AdminPage",
     "Channel",
     "ChannelOptions",
@@ -63,4 +66,5 @@ __all__ = [
     "env_name",
     "keys",
     "load",
+    "warnings",
 ]

@@ -11,6 +11,7 @@ from gateway.config.errors import ConfigError, suggest
 from gateway.config.proxies import channel_options, choices, event_proxies
 from gateway.config.sections import (
     DEFAULT_PROXY,
+    UNIX_PREFIX,
     AdminPage,
     Config,
     HttpServer,
@@ -24,6 +25,9 @@ from gateway.config.sections import (
 
 _HEADER_NAME = re.compile(r"[-!#$%&'*+.^_`|~0-9A-Za-z]+")  # RFC 9110 5.6.2
 HEADER_VALUE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]*")  # RFC 9110 5.5
+# What is behind these is not for the API to take.
+_OWN_PATHS = {"connection", "static", "health", "metrics", "admin"}
+_SECRET_BYTES = 32  # RFC 7518 3.2: as many as the hash has, of SHA-256
 _HEADERS_OF_OURS = {"content-type", "content-length", "transfer-encoding"}
 
 
@@ -41,6 +45,9 @@ def check(config: Config) -> None:
             f"{config.engine.type!r} keeps channels within one process, so only 1 is possible"
         )
     _check_http_server(config.http_server)
+    prefix = config.http_api.handler_prefix
+    if prefix.split("/")[1] in _OWN_PATHS:
+        raise ConfigError(f"http_api.handler_prefix = {prefix!r}: there is something else already")
     _check_admin(config.admin)
     _check_channels(config)
     _check_names("rpc.namespaces", config.rpc.namespaces)
@@ -54,8 +61,9 @@ def _check_http_server(server: HttpServer) -> None:
         ("http_server.tls", server.tls),
         ("http_server.internal_tls", server.internal_tls),
     ):
-        if tls.enabled and not tls.cert_pem_file:
-            raise ConfigError(f"{where}.enabled needs {where}.cert_pem_file")
+        if tls.enabled and not tls.cert_pem:
+            raise ConfigError(f"{where}.enabled needs {where}.cert_pem")
+    _check_internal(server)
     try:
         trusted = Networks(server.trusted_proxies)
     except ValueError as error:
@@ -64,6 +72,21 @@ def _check_http_server(server: HttpServer) -> None:
         raise ConfigError(
             "http_server.proxy_protocol needs http_server.trusted_proxies: nobody else may say "
             "where a client comes from"
+        )
+
+
+def _check_internal(server: HttpServer) -> None:
+    if server.internal is not None:
+        return
+    if server.internal_address and server.internal_port is None:
+        raise ConfigError(
+            f"http_server.internal_address = {server.internal_address!r} is http_server.address: "
+            "it needs an http_server.internal_port of its own"
+        )
+    if server.internal_port is not None and server.address.startswith(UNIX_PREFIX):
+        raise ConfigError(
+            "http_server.internal_port needs http_server.internal_address, as a Unix socket has no "
+            "port"
         )
 
 
@@ -181,6 +204,20 @@ def _check_token(where: str, token: Token) -> None:
     endpoint = token.jwks_public_endpoint
     if endpoint and not endpoint.startswith(("https://", "http://")):
         raise ConfigError(f"{where}.jwks_public_endpoint = {endpoint!r}: not an http(s) address")
+
+
+def warnings(config: Config) -> list[str]:
+    """What can be used, and should not be."""
+    client = config.client
+    return [
+        f"{where}.{name} is short: with 32 random bytes or more nobody can find it from a token"
+        for where, token in (
+            ("client.token", client.token),
+            ("client.subscription_token", client.subscription_token),
+        )
+        for name in ("hmac_secret_key", "hmac_previous_secret_key")
+        if 0 < len(getattr(token, name).encode()) < _SECRET_BYTES
+    ]
 
 
 def _check_regex(where: str, pattern: str) -> None:

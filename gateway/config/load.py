@@ -184,6 +184,8 @@ def _convert_table(section: type[Struct], table: Any, where: str) -> Any:
 
 
 def _convert_one(kind: Any, value: Any, where: str) -> Any:
+    if value == "" and type(None) in get_args(kind):
+        return None
     is_text = isinstance(value, str)
     if is_text and _is_seconds(kind) and _DURATION.fullmatch(value):
         parts = _DURATION_PART.findall(value)

@@ -18,19 +18,25 @@ Count = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 Port = Annotated[int, Meta(ge=0, le=65535)]
 UnixTime = Annotated[int, Meta(ge=0, le=2**53)]
 Mark = Annotated[str, Meta(max_length=8)]  # a sign that has a meaning in names of channels
+DataFormat = Literal["", "json", "json_object"]
 Name = Annotated[str, Meta(pattern="^[-a-zA-Z0-9_.]{2,}$")]
+
+UNIX_PREFIX = "unix:"  # of addresses that are paths
 
 # Stands for the webhook that the event itself has, where a proxy is named.
 DEFAULT_PROXY = "default"
 
 
 class Tls(Struct, frozen=True):
-    """TLS of a listening port. Files are PEM; with a CA for them, clients need a certificate."""
+    """TLS of a listening port. With a CA for them, clients need a certificate.
+
+    What is PEM may be given as it is, in base64, or as the path of a file.
+    """
 
     enabled: bool = False
-    cert_pem_file: str = ""
-    key_pem_file: str = ""
-    client_ca_pem_file: str = ""
+    cert_pem: str = ""
+    key_pem: str = ""
+    client_ca_pem: str = ""
     client_auth: Literal["required", "optional"] = "required"
     min_version: Literal["1.2", "1.3"] = "1.2"
 
@@ -38,7 +44,8 @@ class Tls(Struct, frozen=True):
 class HttpServer(Struct, frozen=True):
     """Where to listen, and which proxies are believed.
 
-    An address is a host, or ``unix:`` and a path. Port 0 takes a free one.
+    An address is a host, or ``unix:`` and a path. Port 0 takes a free one. What is not said of the
+    internal place is as in the one for clients.
     """
 
     address: str = "127.0.0.1"
@@ -47,18 +54,32 @@ class HttpServer(Struct, frozen=True):
     reuse_port: bool = False
     unix_socket_mode: Annotated[str, Meta(pattern="^0?[0-7]{3}$")] = "0660"
     tls: Tls = field(default_factory=Tls)
+    tls_external: bool = False
     internal_address: str = ""
-    internal_port: Port = 9000
+    internal_port: Port | None = None
     internal_tls: Tls = field(default_factory=Tls)
     trusted_proxies: list[str] = field(default_factory=list)
     proxy_protocol: bool = False
     forwarded_header: Literal["x-forwarded-for", "forwarded", "none"] = "x-forwarded-for"
+
+    @property
+    def internal(self) -> tuple[str, int] | None:
+        """Address and port of the internal place; None if it is the one for clients."""
+        address = self.internal_address or self.address
+        port = self.port if self.internal_port is None else self.internal_port
+        same = port == self.port and self.internal_port != 0  # 0 is another one each time
+        if address == self.address and (same or address.startswith(UNIX_PREFIX)):
+            return None
+        return address, port
 
 
 class HttpApi(Struct, frozen=True):
     """The HTTP API, which is there when a key is set. The limit of a request is in bytes."""
 
     key: str = ""
+    external: bool = False
+    handler_prefix: Annotated[str, Meta(pattern=r"^(/[-\w.~]+)+/?$")] = "/api"
+    error_mode: Literal["", "transport"] = ""
     body_size_limit: Annotated[int, Meta(ge=1, le=2**31 - 1)] = 10485760
 
 
@@ -247,8 +268,9 @@ class Client(Struct, frozen=True):
 
 class ChannelOptions(Struct, frozen=True):
     """What a channel offers, and to whom. History is kept when its size and its time to live are
-    above 0. What is allowed to clients or subscribers is allowed to anonymous ones only if that is
-    said too.
+    above 0; a ``history_meta_ttl`` of 0 is that of all channels, as is an empty
+    ``publication_data_format``. What is allowed to clients or subscribers is allowed to anonymous
+    ones only if that is said too.
     """
 
     presence: bool = False
@@ -256,6 +278,7 @@ class ChannelOptions(Struct, frozen=True):
     force_push_join_leave: bool = False
     history_size: Count = 0
     history_ttl: Seconds = 0.0
+    history_meta_ttl: Seconds = 0.0
     force_positioning: bool = False
     allow_positioning: bool = False
     force_recovery: bool = False
@@ -282,6 +305,7 @@ class ChannelOptions(Struct, frozen=True):
     allow_history_for_anonymous: bool = False
     allow_user_limited_channels: bool = False
     channel_regex: str = ""
+    publication_data_format: DataFormat = ""
     subscribe_proxy_enabled: bool = False
     subscribe_proxy_name: str = DEFAULT_PROXY
     publish_proxy_enabled: bool = False
@@ -305,6 +329,7 @@ class Channel(Struct, frozen=True):
     user_boundary: Mark = "#"
     user_separator: Mark = ","
     history_meta_ttl: Seconds = 720 * 3600.0
+    publication_data_format: DataFormat = ""
     presence_max_clients: Count = 10000
     without_namespace: ChannelOptions = field(default_factory=ChannelOptions)
     namespaces: list[Namespace] = field(default_factory=list)
@@ -361,7 +386,7 @@ class Shutdown(Struct, frozen=True):
 class Log(Struct, frozen=True):
     """What goes to stderr. "auto" is for people on a terminal and JSON lines elsewhere."""
 
-    level: Literal["debug", "info", "warning", "error"] = "info"
+    level: Literal["trace", "debug", "info", "warn", "warning", "error", "fatal", "none"] = "info"
     format: Literal["auto", "console", "json"] = "auto"
 
 

@@ -62,7 +62,7 @@ class _Stream:
         entries.append((now + settings.ttl, publication))
         while len(entries) > settings.size:
             entries.popleft()
-        self.expires_at = now + max(settings.ttl, meta_ttl)
+        self.expires_at = now + max(settings.ttl, settings.meta_ttl or meta_ttl)
 
     def outdates(self, once: Once) -> bool:
         """Whether a publication is older than what is here already; if not, note its version."""
@@ -98,7 +98,8 @@ class MemoryEngine(Engine):
     """Answers everything at once, so no operation ever waits.
 
     ``clock`` gives seconds that never go back; tests pass their own. ``meta_ttl`` is the time in
-    seconds for which a channel's position is known after its last publication has expired.
+    seconds for which a channel's position is known after its last publication, where its settings
+    do not say another.
     """
 
     def __init__(

@@ -12,9 +12,9 @@ import aiohttp
 import cent
 import pytest
 
-from gateway.api.methods import METHODS
+from gateway.api.methods import METHODS, NOT_AVAILABLE
 from gateway.api.openapi import describe
-from gateway.config import load
+from gateway.config import ConfigError, load
 from gateway.http import make_app
 from gateway.server import Gateway
 from tests.gateway.fakes import World
@@ -162,6 +162,19 @@ async def test_a_backend_subscribes_and_unsubscribes_clients() -> None:
         assert gateway.node.hub.channels == {}
 
 
+async def test_who_is_put_into_too_many_channels_is_closed() -> None:
+    settings = SETTINGS | {"client.channel_limit": 2}
+    async with (
+        Gateway(load(flags=settings)) as gateway,
+        cent.AsyncClient(url(gateway, "/api", "http"), KEY) as backend,
+        await ann(gateway, "a", "b") as client,
+    ):
+        await backend.subscribe(cent.SubscribeRequest(user="ann", channel="b"))
+        assert "ping" in await client.ask({"ping": {}})
+        await backend.subscribe(cent.SubscribeRequest(user="ann", channel="c"))
+        assert await client.closed() == (3505, "channel limit")
+
+
 async def test_a_backend_disconnects_a_user_except_some_clients() -> None:
     async with (
         running() as (gateway, backend),
@@ -240,12 +253,88 @@ async def test_the_key_may_be_in_either_header() -> None:
             ({"X-API-Key": KEY}, 200),
             ({"Authorization": f"apikey {KEY}"}, 200),
             ({"Authorization": f"Bearer {KEY}"}, 401),
+            ({"X-API-Key": "", "Authorization": f"ApiKey {KEY}"}, 200),
             ({"X-API-Key": ""}, 401),
+            ({"X-API-Key": "wrong", "Authorization": f"apikey {KEY}"}, 401),
             ({}, 401),
         ):
             got = await post(gateway, "/api/info", **headers)
             assert got[0] == status
             assert got[2] == "application/json"
+
+
+@pytest.mark.parametrize(
+    ("query", "status"),
+    [("api_key=the%20key", 200), ("a=b&api_key=the+key", 200), ("api_key=%ff", 401), ("key", 401)],
+)
+async def test_the_key_may_be_in_the_query(query: str, status: int) -> None:
+    async with running() as (gateway, _):
+        assert (await post(gateway, f"/api/info?{query}"))[0] == status
+        wrong = {"X-API-Key": "wrong"}
+        assert (await post(gateway, f"/api/info?{query}", **wrong))[0] == status
+
+
+ERRORS = [
+    ("publish", {"channel": "nowhere:a", "data": 1}, 404, 102),
+    ("publish", {}, 400, 107),
+    ("presence", {"channel": "kept:a"}, 400, 108),
+    ("history", {"channel": "kept:a", "since": {"epoch": "x"}}, 416, 112),
+    ("rpc", {"method": "x"}, 404, 104),
+]
+
+
+@pytest.mark.parametrize(("method", "body", "status", "code"), ERRORS)
+async def test_an_error_has_a_status_where_that_is_wanted(
+    method: str, body: Any, status: int, code: int
+) -> None:
+    headers = {"X-API-Key": KEY}
+    asked = headers | {"X-Centrifugo-Error-Mode": "transport"}
+    settings = SETTINGS | {"http_api.error_mode": "transport"}
+    async with running() as (one, _), Gateway(load(flags=settings)) as other:
+        for gateway, sent in ((one, asked), (other, headers)):
+            got, text, _ = await post(gateway, f"/api/{method}", body, **sent)
+            assert (got, json.loads(text)["code"]) == (status, code)
+            batch = {"commands": [{method: body}]}
+            got, text, _ = await post(gateway, "/api/batch", batch, **sent)
+            assert (got, json.loads(text)["replies"][0]["error"]["code"]) == (200, code)
+
+
+@pytest.mark.parametrize("method", sorted(NOT_AVAILABLE))
+async def test_a_method_that_is_centrifugos_only_is_not_available(method: str) -> None:
+    headers = {"X-API-Key": KEY}
+    command = {"channel": "kept:a", "key": "k"}
+    async with running() as (gateway, _):
+        for path, body in (
+            (f"/api/{method}", command),
+            ("/api/batch", {"commands": [{method: command}]}),
+            ("/api", {"method": method, "params": command}),
+        ):
+            status, text, _ = await post(gateway, path, body, **headers)
+            reply = json.loads(text)
+            [reply] = reply.get("replies", [reply])
+            assert (status, reply["error"]["code"]) == (200, 108)
+
+
+@pytest.mark.parametrize("prefix", ["/v1/realtime", "/v1/realtime/"])
+async def test_the_api_may_be_at_another_path(prefix: str) -> None:
+    settings = SETTINGS | {"http_api.handler_prefix": prefix}
+    async with (
+        Gateway(load(flags=settings)) as gateway,
+        cent.AsyncClient(url(gateway, "/v1/realtime", "http"), KEY) as backend,
+        aiohttp.ClientSession() as http,
+    ):
+        assert (await backend.info(cent.InfoRequest())).nodes
+        body = b'{"method": "info"}'
+        assert (await post(gateway, "/v1/realtime", body, **{"X-API-Key": KEY}))[0] == 200
+        assert (await post(gateway, "/api/info", **{"X-API-Key": KEY}))[0] == 404
+        async with http.get(url(gateway, "/v1/realtime/openapi.json", "http")) as response:
+            assert "/v1/realtime/publish" in (await response.json())["paths"]
+
+
+@pytest.mark.parametrize("prefix", ["", "/", "api", "/api/{x}", "//a", "/health", "/admin/api/"])
+def test_a_path_that_is_none_or_taken_is_refused(prefix: str) -> None:
+    with pytest.raises(ConfigError, match=r"http_api\.handler_prefix"):
+        load(flags={"http_api.handler_prefix": prefix})
 
 
 async def test_without_a_configured_key_there_is_no_api() -> None:
@@ -282,6 +371,10 @@ async def test_without_a_configured_key_there_is_no_api() -> None:
         ("/api/subscribe", {"channel": "a"}, 200, 107),
         ("/api/unsubscribe", {"channel": "a"}, 200, 107),
         ("/api/refresh", {}, 200, 107),
+        ("/api/subscribe", {"channel": "a", "user": "ann", "session": "s"}, 200, 108),
+        ("/api/unsubscribe", {"channel": "a", "user": "ann", "session": "s"}, 200, 108),
+        ("/api/disconnect", {"user": "ann", "session": "s"}, 200, 108),
+        ("/api/refresh", {"user": "ann", "session": "s"}, 200, 108),
         ("/api/block_user", {}, 200, 107),
         ("/api/revoke_token", {}, 200, 107),
         ("/api/history", {"channel": "kept:a", "since": {"epoch": "x"}}, 200, 112),
@@ -313,6 +406,41 @@ async def test_the_older_form_takes_a_command_to_a_line() -> None:
         replies = [json.loads(line) for line in text.split("\n")]
         assert status == 200
         assert [list(reply["result"]) for reply in replies] == [["offset", "epoch"], ["nodes"]]
+
+
+async def test_replies_of_the_older_form_have_the_id_of_their_command() -> None:
+    async with running() as (gateway, _):
+        body = b'{"id": 7, "method": "info"}\n{"id": 8, "method": "nothing"}\n{"method": "info"}'
+        _, text, _ = await post(gateway, "/api", body, **{"X-API-Key": KEY})
+        replies = [json.loads(line) for line in text.split("\n")]
+        assert [(each.get("id"), "error" in each) for each in replies] == [
+            (7, False),
+            (8, True),
+            (None, False),
+        ]
+
+
+PUBLISH = {"channel": "kept:a", "data": 1}
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/api/batch", {"commands": [{"publish": PUBLISH}, {"publish": {"channel": 5}}]}),
+        ("/api/batch", {"commands": [{"publish": PUBLISH}, {}]}),
+        ("/api/batch", {"commands": [{"publish": PUBLISH}, {"info": {}, "publish": PUBLISH}]}),
+        (
+            "/api",
+            b'{"method": "publish", "params": {"channel": "kept:a", "data": 1}}\n'
+            b'{"method": "publish", "params": {"channel": 5}}',
+        ),
+    ],
+)
+async def test_nothing_is_done_of_a_request_that_cannot_be_read_whole(path: str, body: Any) -> None:
+    async with running() as (gateway, backend):
+        status, _, _ = await post(gateway, path, body, **{"X-API-Key": KEY})
+        history = await backend.history(cent.HistoryRequest(channel="kept:a", limit=-1))
+        assert (status, history.publications) == (400, [])
 
 
 async def test_a_payload_of_several_lines_reaches_clients_as_one() -> None:

@@ -11,7 +11,9 @@ from msgspec import Raw
 
 from gateway.channels import BadFilter, TagFilter
 from gateway.channels.filters import MAX_DEPTH, MAX_NODES, FilterNode
+from gateway.codes import Refused
 from gateway.config import Config, ConfigError, load
+from gateway.engines import HistoryQuery
 from tests.gateway.fakes import Client, World
 from tests.gateway.tokens import SECRET, token
 
@@ -466,3 +468,51 @@ def test_a_filter_is_refused_or_gives_an_answer(node: FilterNode, tags: dict[str
 def test_a_wrong_namespace_is_named(namespaces: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         load(flags={"channel.namespaces": namespaces})
+
+
+@pytest.mark.parametrize("for_all", [False, True])
+async def test_data_may_have_to_be_an_object(for_all: bool) -> None:
+    where = "channel" if for_all else "channel.without_namespace"
+    flags = {
+        "client.allow_anonymous_connect_without_token": True,
+        "channel.without_namespace.allow_publish_for_client": True,
+        "channel.without_namespace.allow_publish_for_anonymous": True,
+        f"{where}.publication_data_format": "json_object",
+        "channel.namespaces": [
+            {
+                "name": "any",
+                "publication_data_format": "json",
+                "allow_publish_for_client": True,
+                "allow_publish_for_anonymous": True,
+            }
+        ],
+    }
+    async with World(load(flags=flags)) as world:
+        client = world.client()
+        for channel, data, code in (
+            ("a", {"x": 1}, None),
+            ("a", 1, 107),
+            ("a", [{}], 107),
+            ("any:a", 1, None),
+        ):
+            reply = client.ask({"publish": {"channel": channel, "data": data}})
+            assert reply.get("error", {}).get("code") == code
+        with pytest.raises(Refused):
+            await world.node.publish("a", Raw(b"1"))
+        await world.node.publish("a", Raw(b' \n{"x": 1}'))
+
+
+def test_data_that_is_no_json_cannot_be_asked_for() -> None:
+    with pytest.raises(ConfigError, match="publication_data_format = 'binary'"):
+        load(flags={"channel.publication_data_format": "binary"})
+
+
+async def test_the_time_that_a_position_is_known_is_an_option_of_the_namespace() -> None:
+    options = {"history_size": 5, "history_ttl": 1, "history_meta_ttl": "1m"}
+    config = load(flags={"channel.namespaces": [{"name": "kept", **options}]})
+    async with World(config) as world:
+        first = await world.node.publish("kept:a", Raw(b"1"))
+        for seconds, same in ((50, True), (20, False)):
+            world.turn(seconds)
+            _, place = await world.node.history("kept:a", HistoryQuery())
+            assert (place.epoch == first.epoch) == same

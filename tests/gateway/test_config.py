@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,6 +14,44 @@ def write(tmp_path: Path, text: str) -> Path:
     file = tmp_path / "gateway.toml"
     file.write_text(text)
     return file
+
+
+@pytest.mark.parametrize(
+    ("keys", "place"),
+    [
+        ({}, None),
+        ({"internal_port": 9000}, ("h", 9000)),
+        ({"internal_port": "9000"}, ("h", 9000)),
+        ({"internal_port": ""}, None),
+        ({"internal_port": 8000}, None),
+        ({"internal_address": "other"}, ("other", 8000)),
+        ({"internal_address": "h", "internal_port": 8000}, None),
+        ({"internal_address": "h", "internal_port": 9000}, ("h", 9000)),
+        ({"internal_address": "unix:/run/i"}, ("unix:/run/i", 8000)),
+        ({"port": 0, "internal_port": 0}, ("h", 0)),
+        ({"port": 0}, None),
+    ],
+)
+def test_either_key_makes_an_internal_place(
+    keys: dict[str, Any], place: tuple[str, int] | None
+) -> None:
+    flags = {f"http_server.{key}": value for key, value in {"address": "h", **keys}.items()}
+    assert load(flags=flags).http_server.internal == place
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ({"internal_address": "127.0.0.1"}, "needs an http_server.internal_port of its own"),
+        (
+            {"address": "unix:/run/c", "internal_port": 9000},
+            "needs http_server.internal_address, as a Unix socket",
+        ),
+    ],
+)
+def test_an_internal_place_that_is_none_is_refused(keys: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        load(flags={f"http_server.{key}": value for key, value in keys.items()})
 
 
 def test_defaults_are_centrifugos() -> None:

@@ -211,7 +211,7 @@ async def test_haproxy_in_front_of_the_gateways_own_tls(tmp_path: Path, header: 
         "http_server.internal_address": "127.0.0.1",
         "http_server.internal_port": 0,
         "http_server.tls.enabled": True,
-        "http_server.tls.cert_pem_file": str(pem),
+        "http_server.tls.cert_pem": str(pem),
     }
     async with Gateway(load(flags=keys), app) as gateway:
         file = tmp_path / "haproxy.cfg"
@@ -279,7 +279,7 @@ def test_the_gateway_takes_the_configuration_of_the_kubernetes_manifest(tmp_path
     variables = dict.fromkeys(re.findall(r"name: (FASTWS_\w+)", text), "x" * 32)
     assert variables
     config = load(file, variables)
-    assert config.http_server.internal_address == "0.0.0.0"
+    assert config.http_server.internal == ("0.0.0.0", 9000)
     assert config.client.token.hmac_secret_key and config.http_api.key
     stop = 5 + config.shutdown.timeout
     assert int(re.findall(r"terminationGracePeriodSeconds: (\d+)", text)[0]) > stop
@@ -291,5 +291,5 @@ def test_the_image_is_built_of_files_that_are_there() -> None:
     ignored = (DEPLOY / "Dockerfile.dockerignore").read_text().splitlines()
     assert all((root / line[1:]).exists() for line in ignored if line.startswith("!"))
     variables = dict(re.findall(r"(FASTWS_HTTP\w+)=(\S+)", text))
-    assert load(environ=variables).http_server.internal_address == "0.0.0.0"
+    assert load(environ=variables).http_server.internal == ("0.0.0.0", 9000)
     assert "\nUSER 10001\n" in text and "\nHEALTHCHECK " in text

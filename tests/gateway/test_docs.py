@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import get_type_hints
+from typing import Any, get_args, get_type_hints
 
+import msgspec
 import pytest
 from msgspec import Struct
 from starlette.routing import Route
 
 from gateway import codes
-from gateway.api.methods import METHODS
+from gateway.api.methods import METHODS, NOT_AVAILABLE
 from gateway.app import events
 from gateway.app.replies import NOT_HERE
 from gateway.config import KEYS, Config, load
@@ -49,9 +50,45 @@ def test_every_path_is_there() -> None:
             assert f"`{route.path}`" in TEXT
 
 
+@pytest.mark.parametrize("method", NOT_AVAILABLE)
+def test_every_method_that_is_not_available_is_said_to_be(method: str) -> None:
+    assert re.search(rf"\*\*Not there\*\*[^\n]*`{method}`", TEXT)
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_of_the_api_is_there(method: str) -> None:
     assert f"\n| `{method}` |" in TEXT.partition("\n## HTTP API\n")[2]
+
+
+def fields(kind: Any) -> set[str]:
+    """Names of the fields of a struct, and of those inside it."""
+    found = set()
+    for field in msgspec.structs.fields(kind):
+        found.add(field.encode_name)
+        parts = [field.type]
+        while parts:
+            part = parts.pop()
+            parts.extend(get_args(part))
+            if isinstance(part, type) and issubclass(part, msgspec.Struct):
+                found |= fields(part)
+    return found
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_fields_of_the_api_are_those_of_the_code(method: str) -> None:
+    cells: dict[str, list[set[str]]] = {}
+    for row in re.findall(r"^\| `\w+` \|.*\|$", TEXT.partition("\n## HTTP API\n")[2], re.M):
+        [name], *told = (re.findall(r"`(\w+)(?:: true)?`", cell) for cell in row.split("|")[1:4])
+        cells.setdefault(name, list(map(set, told)))
+    said = cells[method]
+    if method == "broadcast":  # "and the same"
+        said[0] |= cells["publish"][0] - {"channel"}
+    elsewhere = {"session", *(name for name in fields(METHODS[method][0]) if name[:3] == "b64")}
+    for names, kind in zip(said, METHODS[method], strict=True):
+        own = {field.encode_name for field in msgspec.structs.fields(kind)}
+        assert own - elsewhere <= names
+        if names is said[0]:
+            assert names <= fields(kind) | {"jti"}
 
 
 @pytest.mark.parametrize("command", [name for name in get_type_hints(Command) if name != "id"])

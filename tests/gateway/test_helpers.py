@@ -55,11 +55,17 @@ def test_a_wrong_configuration_is_named(tmp_path: Path) -> None:
     status, _, said = run(
         "checkconfig",
         FASTWS_HTTP_SERVER_TLS_ENABLED="true",
-        FASTWS_HTTP_SERVER_TLS_CERT_PEM_FILE="/nowhere.pem",
+        FASTWS_HTTP_SERVER_TLS_CERT_PEM="/nowhere.pem",
     )
     assert status == 2 and "http_server.tls: /nowhere.pem cannot be used" in said
     status, _, said = run("checkconfig", FASTWS_CLIENT_TOKEN_RSA_PUBLIC_KEY="x")
     assert (status, "client.token.rsa_public_key" in said) == (2, True)
+
+
+def test_a_short_secret_is_warned_of_and_taken() -> None:
+    status, _, said = run("checkconfig", FASTWS_CLIENT_TOKEN_HMAC_SECRET_KEY="short")
+    assert (status, "client.token.hmac_secret_key is short" in said) == (0, True)
+    assert run("checkconfig", FASTWS_CLIENT_TOKEN_HMAC_SECRET_KEY="x" * 32) == (0, "", "")
 
 
 def test_every_key_is_listed() -> None:
@@ -77,6 +83,23 @@ def test_a_generated_token_is_good(file: str) -> None:
     assert (status, json.loads(claims)["channel"]) == (0, "$a")
     assert json.loads(claims)["exp"] is None
     assert run("checktoken", "-c", file, sub)[0] == 1
+
+
+def test_a_subscription_token_has_commands_of_its_own(file: str) -> None:
+    keys = {"FASTWS_CLIENT_SUBSCRIPTION_TOKEN_ENABLED": "true"}
+    keys["FASTWS_CLIENT_SUBSCRIPTION_TOKEN_HMAC_SECRET_KEY"] = SECRET
+    sub = run("gensubtoken", "-c", file, "-u", "ann", "-s", "$a", "-t", "-1", **keys)[1].strip()
+    status, claims, _ = run("checksubtoken", "-c", file, sub, **keys)
+    assert (status, json.loads(claims)["channel"]) == (0, "$a")
+    assert json.loads(claims)["exp"] is None
+    assert run("checksubtoken", "-c", file, sub)[0] == 1
+    assert run("gensubtoken", "-c", file)[0] == 2
+
+
+def test_a_generated_token_has_the_user_where_it_is_looked_for(file: str) -> None:
+    keys = {"FASTWS_CLIENT_TOKEN_USER_ID_CLAIM": "who"}
+    made = run("gentoken", "-c", file, "-u", "ann", **keys)[1].strip()
+    assert json.loads(run("checktoken", "-c", file, made, **keys)[1])["sub"] == "ann"
 
 
 def test_a_token_that_is_not_good_says_why() -> None:

@@ -276,11 +276,11 @@ async def test_an_app_gets_what_the_door_does_not_take() -> None:
 
 
 async def test_an_internal_port_keeps_the_api_to_itself() -> None:
-    flags = {"http_server.port": 0, "http_server.internal_port": 0}
+    flags = {"http_server.port": 0}
     config = load(flags={"dev": True, "http_api.key": KEY, **flags})
     gateway = Gateway(config)
     assert gateway._http.door is not None
-    flags["http_server.internal_address"] = "127.0.0.1"
+    flags["http_server.internal_port"] = 0
     gateway = Gateway(load(flags={"dev": True, "http_api.key": KEY, **flags}))
     assert gateway._http.door is None
     assert gateway._internal_http.door is not None

@@ -57,6 +57,17 @@ async def test_events_are_delivered_at_once_and_no_more_after_close() -> None:
     assert len(events.seen) == 3
 
 
+async def test_a_channel_may_be_known_for_a_time_of_its_own() -> None:
+    engine, _, clock = await make()
+    settings = HistorySettings(10, 5.0, 60.0)
+    first = await engine.publish("a", pub(b"1"), settings)
+    for now, same in ((59.0, True), (61.0, False)):
+        clock.now = now
+        engine.tick()
+        _, place = await engine.history("a", ALL, settings)
+        assert (place == first) == same
+
+
 async def test_history_keeps_the_newest_by_size() -> None:
     engine, _, _ = await make()
     settings = HistorySettings(size=2, ttl=10)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import ssl
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from websockets.exceptions import InvalidMessage
 
 from gateway.config import ConfigError, load
 from gateway.server import Gateway
+from gateway.tls import expiries
 from tests.gateway.test_gateway import Client, client, make, url
 
 CA = trustme.CA()
@@ -35,8 +38,8 @@ class Files:
         self.cert.write_bytes(b"".join(each.bytes() for each in issued.cert_chain_pems))
 
     def flags(self, section: str = "tls", **more: Any) -> dict[str, Any]:
-        values: dict[str, Any] = {"enabled": True, "cert_pem_file": str(self.cert)}
-        values["key_pem_file"] = str(self.key)
+        values: dict[str, Any] = {"enabled": True, "cert_pem": str(self.cert)}
+        values["key_pem"] = str(self.key)
         values |= more
         return {f"http_server__{section}__{key}": value for key, value in values.items()}
 
@@ -123,7 +126,7 @@ async def test_clients_need_a_certificate_where_one_is_asked_for(
     authority, another = trustme.CA(), trustme.CA()
     ca = tmp_path / "ca.pem"
     authority.cert_pem.write_to_path(str(ca))
-    flags = files.flags(client_ca_pem_file=str(ca))
+    flags = files.flags(client_ca_pem=str(ca))
     mine = trusting()
     authority.issue_cert("me@client.test").configure_cert(mine)
     async with make(**flags) as gateway:
@@ -164,12 +167,41 @@ async def test_over_tls_a_page_that_came_without_is_another_origin(files: Files)
                 response.close()
 
 
+@pytest.mark.parametrize("in_base64", [False, True])
+@pytest.mark.parametrize("in_memory", [False, True])
+async def test_certificates_may_stand_in_the_configuration(
+    files: Files, monkeypatch: pytest.MonkeyPatch, in_base64: bool, in_memory: bool
+) -> None:
+    if not in_memory:
+        monkeypatch.delattr("os.memfd_create", raising=False)
+
+    def text(content: bytes) -> str:
+        return base64.b64encode(content).decode() if in_base64 else content.decode()
+
+    authority, mine = trustme.CA(), trusting()
+    authority.issue_cert("me@client.test").configure_cert(mine)
+    flags = files.flags(
+        cert_pem=text(files.cert.read_bytes()),
+        key_pem=text(files.key.read_bytes()),
+        client_ca_pem=text(authority.cert_pem.bytes()),
+    )
+    async with make(**flags) as gateway:
+        async with await secure_client(gateway, ssl=mine):
+            pass
+        with pytest.raises(REFUSED):
+            await secure_client(gateway)
+        [(name, end)] = expiries(gateway.config)
+        assert name == "http_server.tls.cert_pem" and end > time.time()
+
+
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ({}, "needs http_server.tls.cert_pem_file"),
-        ({"cert_pem_file": "/nowhere"}, "/nowhere cannot be used: No such file or directory"),
-        ({"cert_pem_file": __file__}, "cannot be used"),
+        ({}, "needs http_server.tls.cert_pem"),
+        ({"cert_pem": "/nowhere"}, "/nowhere cannot be used: No such file or directory"),
+        ({"cert_pem": __file__}, "cannot be used"),
+        ({"cert_pem": "-----BEGIN nothing"}, "http_server.tls: cert_pem cannot be used"),
+        ({"cert_pem": "/nowhere", "key_pem": "-----BEGIN x"}, "/nowhere and key_pem cannot"),
     ],
 )
 def test_a_configuration_without_a_certificate_is_refused(
@@ -209,7 +241,6 @@ async def statuses(gateway: Gateway, port: int, **options: Any) -> dict[str, int
 async def test_operators_have_a_port_of_their_own(files: Files) -> None:
     options = files.flags("internal_tls")
     async with make(
-        http_server__internal_address="127.0.0.1",
         http_server__internal_port=0,
         http_api__key="key",
         **options,
@@ -232,6 +263,30 @@ async def test_operators_have_a_port_of_their_own(files: Files) -> None:
         "/api/info": 401,
         "/connection/websocket": 404,
     }
+
+
+async def test_the_api_may_be_on_the_port_for_clients_all_the_same() -> None:
+    flags = {"http_server__internal_port": 0, "http_api__key": "key", "http_api__external": True}
+    async with make(**flags) as gateway:
+        outside = await statuses(gateway, gateway.port)
+        inside = await statuses(gateway, gateway.internal_port)
+    assert (outside["/api/info"], outside["/metrics"]) == (401, 404)
+    assert (inside["/api/info"], inside["/metrics"]) == (404, 200)
+
+
+@pytest.mark.parametrize("external", [False, True])
+async def test_the_internal_port_has_tls_too_unless_that_is_for_clients_only(
+    files: Files, external: bool
+) -> None:
+    flags = files.flags() | {"http_server__tls_external": external}
+    async with make(http_server__internal_port=0, **flags) as gateway:
+        options = {} if external else {"ssl": trusting()}
+        assert (await statuses(gateway, gateway.internal_port, **options))["/metrics"] == 200
+        async with await secure_client(gateway):
+            pass
+        files.renew("new.test")
+        again(gateway, http_server__internal_port=0, **flags)
+        assert (gateway._contexts[1] is None) == external
 
 
 async def test_an_internal_port_that_is_taken_stops_the_start_and_leaves_nothing() -> None:
