@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequen
 from types import TracebackType
 from typing import Any, Literal
 
-from ._dial import ATTEMPT_DELAY, dial, dial_unix
+from ._dial import ATTEMPT_DELAY, dial, dial_unix, set_nodelay
 from ._impl import Carrier
 from ._loop import new_poller, reactor_of, tls_carrier
 from ._redirect import MAX_REDIRECTS, check_redirect, redirect_target, without_credentials
@@ -307,6 +307,7 @@ class connect:
             if self._sock.fileno() < 0:
                 raise ValueError("the socket is used up: it was closed with its connection")
             self._sock.setblocking(False)
+            set_nodelay(self._sock)
             return self._sock
         if self._path is not None:
             return await dial_unix(self._path)

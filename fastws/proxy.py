@@ -10,7 +10,7 @@ import urllib.parse
 import urllib.request
 from typing import Any, Final
 
-from ._dial import dial
+from ._dial import dial, set_nodelay
 from ._response import ResponseParser
 from .exceptions import (
     InvalidMessage,
@@ -120,11 +120,13 @@ async def open_socks(
         rdns=proxy.scheme in ("socks5h", "socks4a"),
     )
     try:
-        return await socks.connect(uri.host, uri.port, local_addr=local_addr)
+        sock = await socks.connect(uri.host, uri.port, local_addr=local_addr)
     except OSError:
         raise
     except Exception as error:
         raise ProxyError(f"the SOCKS proxy did not connect us: {error}") from error
+    set_nodelay(sock)
+    return sock
 
 
 # --- HTTP

@@ -12,7 +12,7 @@ import fastws
 from fastws.proxy import Proxy, get_proxy, parse_proxy
 from fastws.uri import parse_uri
 from tests.fastws.certificates import client_context, server_context
-from tests.fastws.client import echo, serve, url
+from tests.fastws.client import echo, has_nodelay, serve, url
 from tests.fastws.proxies import proxy
 from tests.fastws.raw_server import ServerPeer, no_proxy, raw_server
 
@@ -52,6 +52,7 @@ async def test_a_websocket_through_a_proxy(carrier: str, scheme: str) -> None:
     async with serve(echo, carrier) as server, started(scheme) as found:
         options = options_for(scheme, carrier)
         async with fastws.connect(url(server), proxy=found.url(), **options) as ws:
+            assert has_nodelay(ws)
             await talk(ws)
         assert found.asked == [url(server)[len("ws://") : -1]]
 
