@@ -41,8 +41,11 @@ class connect:
     connect(uri) as ws`` closes it at the end. ``async for ws in connect(uri)`` gives one after the
     other, for ever: the next when the body of the loop is done with the last, which is closed then.
     In that body, ``except ConnectionClosed: continue``. An attempt that fails is repeated after a
-    delay, exponential with full jitter, unless ``process_exception`` finds it final. A connection
-    that ended abnormally within 5 seconds counts as an attempt that failed.
+    delay, exponential with full jitter, unless ``process_exception`` finds it final. After a
+    connection that you closed, the next is opened at once; after one that the server closed, in
+    order too, or that was lost, behind the first of the delays, so that all its clients do not come
+    back together. Such a connection counts as an attempt that failed if it lasted less than 5
+    seconds.
 
     Args:
         uri: ``ws://`` or ``wss://`` (TLS). A user name and password in it are sent as
@@ -61,7 +64,8 @@ class connect:
             ``socks``); ``None``: none. Never for a ``sock`` or a Unix socket.
         process_exception: takes the exception of an attempt, and returns ``None`` to try again or
             the exception to raise.
-        reconnect_delays: gives an endless iterator of delays in seconds, anew after each success.
+        reconnect_delays: gives an endless iterator of delays in seconds, anew after each connection
+            that lasted 5 seconds or that you closed.
         open_timeout: seconds for all of it, from the look-up of the host to the handshake's end,
             redirects included.
         ping_interval: seconds between keepalive pings, which measure ``ws.latency``;
@@ -228,9 +232,11 @@ class connect:
                 opened = time.monotonic()
                 async with ws:
                     yield ws
-                if ws._ended_well() or time.monotonic() - opened >= STEADY:
+                if ws._detail().deliberate:
                     delays = None
                     continue
+                if time.monotonic() - opened >= STEADY:
+                    delays = None
                 reason = str(ws._closed_error())
             if delays is None:
                 delays = self._reconnect_delays()

@@ -9,8 +9,8 @@ from .exceptions import InvalidMessage, InvalidStatus
 
 __all__ = ["STEADY", "backoff", "process_exception"]
 
-# Seconds: a connection that ended abnormally before counts as a failed attempt, so that a server
-# that drops everyone at once is not asked again at once.
+# Seconds: a connection that ended before, unless we closed it, counts as a failed attempt, so that
+# a server that drops everyone at once is asked less and less often.
 STEADY = 5.0
 
 
