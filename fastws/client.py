@@ -58,8 +58,8 @@ class connect:
         user_agent_header: value of ``User-Agent``; ``None``: none.
         compression: "deflate" offers permessage-deflate (RFC 7692), a ``Deflate`` does so with its
             settings; ``None``: neither.
-        proxy: ``True``: by the environment (``wss_proxy``, ``all_proxy``, ``https_proxy``,
-            ``no_proxy``, …) or the system's settings; a URL, ``http://``, ``https://``,
+        proxy: ``True``: by the environment (``wss_proxy``, ``socks_proxy``, ``https_proxy``,
+            ``all_proxy``, ``no_proxy``, …) or the system's settings; a URL, ``http://``, ``https://``,
             ``socks5h://``, ``socks5://``, ``socks4a://`` or ``socks4://`` (SOCKS needs the extra
             ``socks``); ``None``: none. Never for a ``sock`` or a Unix socket.
         process_exception: takes the exception of an attempt, and returns ``None`` to try again or
