@@ -95,8 +95,8 @@ class connect:
         logger: instead of ``logging.getLogger("fastws.client")``.
         create_connection: a subclass of ``ClientConnection`` to make.
 
-    Up to 10 redirects are followed, never from ``wss`` to ``ws``; to another origin, ``Cookie``,
-    ``Authorization`` and credentials of the URI are not sent.
+    Up to 10 redirects are followed, never from ``wss`` to ``ws``. The same origin is sent the
+    credentials of the URI again; another is not, nor ``Cookie`` and ``Authorization``.
 
     Raises:
         InvalidURI, InvalidProxy: ``uri``, a redirect, or ``proxy`` is not one.
@@ -280,6 +280,8 @@ class connect:
                 self._check_override(uri, new)
                 if new.origin != uri.origin:
                     headers = without_credentials(headers)
+                elif new.username is None:
+                    new = dataclasses.replace(new, username=uri.username, password=uri.password)
                 text, uri = target, new
         raise SecurityError(f"more than {MAX_REDIRECTS} redirects")
 
