@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import itertools
 import logging
+import ssl
 from collections.abc import Awaitable, Callable, Iterator
 
 import pytest
@@ -13,6 +14,7 @@ import pytest
 import fastws
 from fastws import reconnect
 from fastws.http import Response
+from tests.fastws.certificates import server_context
 from tests.fastws.client import Held, echo, serve, url
 from tests.fastws.raw_server import ServerPeer, no_proxy, raw_server
 
@@ -209,6 +211,15 @@ async def test_other_failures_are_final(carrier: str, status: int) -> None:
                 pass
 
 
+async def test_a_certificate_that_is_not_trusted_is_final(carrier: str) -> None:
+    asyncio.get_running_loop().set_exception_handler(lambda *_: None)  # a handshake broken off
+    async with serve(echo, carrier, ssl=server_context()) as server:
+        uri = url(server).replace("ws://", "wss://")
+        with pytest.raises(ssl.SSLCertVerificationError):
+            async for _ in fastws.connect(uri, carrier=carrier, reconnect_delays=at_once):
+                pass
+
+
 async def test_process_exception_decides(carrier: str) -> None:
     attempts: list[Exception] = []
 
@@ -233,13 +244,14 @@ async def test_process_exception_decides(carrier: str) -> None:
 def test_which_failures_may_pass() -> None:
     lost = fastws.InvalidMessage("lost")
     lost.__cause__ = EOFError()
-    passing = [OSError(), TimeoutError(), ConnectionRefusedError(), lost]
+    passing = [OSError(), TimeoutError(), ConnectionRefusedError(), ssl.SSLError(), lost]
     final = [
         fastws.InvalidMessage("garbage"),
         fastws.InvalidURI("x", "y"),
         fastws.NegotiationError("z"),
         fastws.SecurityError("z"),
         ValueError(),
+        ssl.SSLCertVerificationError(),
     ]
     assert [reconnect.process_exception(error) for error in passing] == [None] * len(passing)
     assert [reconnect.process_exception(error) for error in final] == final
