@@ -10,7 +10,7 @@ import socket
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
-__all__ = ["dial", "dial_unix"]
+__all__ = ["dial", "dial_unix", "set_nodelay"]
 
 # Before the next address is tried beside the one that has not answered (RFC 8305 5, 8).
 ATTEMPT_DELAY: Final = 0.25  # seconds
@@ -38,8 +38,7 @@ async def dial(
         sock = await _attempt(addresses[0], local)
     else:
         sock = await _first_answer(addresses, local, attempt_delay)
-    # A message must not wait for the acknowledgement of the one before.
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    set_nodelay(sock)
     return sock
 
 
@@ -53,6 +52,12 @@ async def dial_unix(path: Any) -> socket.socket:
         sock.close()
         raise
     return sock
+
+
+def set_nodelay(sock: socket.socket) -> None:
+    """A message shall not wait for the acknowledgement of the one before."""
+    if sock.family in (socket.AF_INET, socket.AF_INET6):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 async def _resolve(host: str, port: int, family: int) -> list[Address]:

@@ -23,7 +23,8 @@ def redirect_target(uri: str, response: Response) -> str | None:
     locations = response.headers.get_all("Location")
     if response.status_code not in _STATUSES or len(locations) != 1:
         return None
-    target = urllib.parse.urljoin(uri, locations[0])
+    # A WebSocket has no use for the fragment that it may have (RFC 9110 10.2.2).
+    target = urllib.parse.urljoin(uri, locations[0].partition("#")[0])
     # A server that redirects everything, say to TLS, names the scheme that it knows.
     scheme, colon, rest = target.partition(":")
     return {"http": "ws", "https": "wss"}.get(scheme.lower(), scheme) + colon + rest

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequen
 from types import TracebackType
 from typing import Any, Literal
 
-from ._dial import ATTEMPT_DELAY, dial, dial_unix
+from ._dial import ATTEMPT_DELAY, dial, dial_unix, set_nodelay
 from ._impl import Carrier
 from ._loop import new_poller, reactor_of, tls_carrier
 from ._redirect import MAX_REDIRECTS, check_redirect, redirect_target, without_credentials
@@ -41,8 +41,11 @@ class connect:
     connect(uri) as ws`` closes it at the end. ``async for ws in connect(uri)`` gives one after the
     other, for ever: the next when the body of the loop is done with the last, which is closed then.
     In that body, ``except ConnectionClosed: continue``. An attempt that fails is repeated after a
-    delay, exponential with full jitter, unless ``process_exception`` finds it final. A connection
-    that ended abnormally within 5 seconds counts as an attempt that failed.
+    delay, exponential with full jitter, unless ``process_exception`` finds it final. After a
+    connection that you closed, the next is opened at once; after one that the server closed, in
+    order too, or that was lost, behind the first of the delays, so that all its clients do not come
+    back together. Such a connection counts as an attempt that failed if it lasted less than 5
+    seconds.
 
     Args:
         uri: ``ws://`` or ``wss://`` (TLS). A user name and password in it are sent as
@@ -55,13 +58,14 @@ class connect:
         user_agent_header: value of ``User-Agent``; ``None``: none.
         compression: "deflate" offers permessage-deflate (RFC 7692), a ``Deflate`` does so with its
             settings; ``None``: neither.
-        proxy: ``True``: by the environment (``wss_proxy``, ``all_proxy``, ``https_proxy``,
-            ``no_proxy``, …) or the system's settings; a URL, ``http://``, ``https://``,
+        proxy: ``True``: by the environment (``wss_proxy``, ``socks_proxy``, ``https_proxy``,
+            ``all_proxy``, ``no_proxy``, …) or the system's settings; a URL, ``http://``, ``https://``,
             ``socks5h://``, ``socks5://``, ``socks4a://`` or ``socks4://`` (SOCKS needs the extra
             ``socks``); ``None``: none. Never for a ``sock`` or a Unix socket.
         process_exception: takes the exception of an attempt, and returns ``None`` to try again or
             the exception to raise.
-        reconnect_delays: gives an endless iterator of delays in seconds, anew after each success.
+        reconnect_delays: gives an endless iterator of delays in seconds, anew after each connection
+            that lasted 5 seconds or that you closed.
         open_timeout: seconds for all of it, from the look-up of the host to the handshake's end,
             redirects included.
         ping_interval: seconds between keepalive pings, which measure ``ws.latency``;
@@ -91,8 +95,8 @@ class connect:
         logger: instead of ``logging.getLogger("fastws.client")``.
         create_connection: a subclass of ``ClientConnection`` to make.
 
-    Up to 10 redirects are followed, never from ``wss`` to ``ws``; to another origin, ``Cookie``,
-    ``Authorization`` and credentials of the URI are not sent.
+    Up to 10 redirects are followed, never from ``wss`` to ``ws``. The same origin is sent the
+    credentials of the URI again; another is not, nor ``Cookie`` and ``Authorization``.
 
     Raises:
         InvalidURI, InvalidProxy: ``uri``, a redirect, or ``proxy`` is not one.
@@ -228,9 +232,11 @@ class connect:
                 opened = time.monotonic()
                 async with ws:
                     yield ws
-                if ws._ended_well() or time.monotonic() - opened >= STEADY:
+                if ws._detail().deliberate:
                     delays = None
                     continue
+                if time.monotonic() - opened >= STEADY:
+                    delays = None
                 reason = str(ws._closed_error())
             if delays is None:
                 delays = self._reconnect_delays()
@@ -274,6 +280,8 @@ class connect:
                 self._check_override(uri, new)
                 if new.origin != uri.origin:
                     headers = without_credentials(headers)
+                elif new.username is None:
+                    new = dataclasses.replace(new, username=uri.username, password=uri.password)
                 text, uri = target, new
         raise SecurityError(f"more than {MAX_REDIRECTS} redirects")
 
@@ -307,6 +315,7 @@ class connect:
             if self._sock.fileno() < 0:
                 raise ValueError("the socket is used up: it was closed with its connection")
             self._sock.setblocking(False)
+            set_nodelay(self._sock)
             return self._sock
         if self._path is not None:
             return await dial_unix(self._path)

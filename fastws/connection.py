@@ -66,6 +66,7 @@ class _Details:
 
     __slots__ = (
         "closed",
+        "deliberate",
         "early",
         "error",
         "head",
@@ -95,6 +96,7 @@ class _Details:
         self.sent: Close | None = None
         self.rcvd_then_sent: bool | None = None
         self.closed: asyncio.Future[None] | None = None
+        self.deliberate = False  # ended by close() or abort(), and neither by the peer nor a fault
         self.pings: dict[bytes, tuple[asyncio.Future[float], float]] | None = None
         self.error: BaseException | None = None
         self.streams: Streams | None = None
@@ -332,12 +334,15 @@ class Connection(Core):
         """
         if self._state == State.OPEN:
             self._begin_close(Close(code, reason), encode_close(code, reason))
+            self._detail().deliberate = True
         elif self._state == State.CONNECTING:
             self._lose()
         return self.wait_closed()
 
     def abort(self) -> None:
         """Drop the TCP connection now, without a close frame; what is queued is lost."""
+        if self._state == State.OPEN:
+            self._detail().deliberate = True
         self._lose()
 
     def wait_closed(self) -> Later[None]:
@@ -428,7 +433,8 @@ class Connection(Core):
     def _on_overflow(self) -> None:
         self._call("on_overflow")
         if self._state == State.OPEN:
-            self.close(CloseCode.POLICY_VIOLATION, "too slow")
+            code, reason = CloseCode.POLICY_VIOLATION.value, "too slow"
+            self._begin_close(Close(code, reason), encode_close(code, reason))
 
     def _on_drained(self) -> None:
         self._call("on_drain")

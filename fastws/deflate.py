@@ -442,9 +442,10 @@ class Deflate:
             to 15, bytes; smaller takes less memory. ``client_max_window_bits``: the client's,
             likewise, if it can limit itself.
         level: 1, fastest, to 9, smallest; 0 stores.
-        memory_level: 1 to 9; more is faster and takes more memory. A compressor takes about
-            2 ** (window bits + 2) + 2 ** (memory level + 9) bytes, a decompressor
-            2 ** window bits + 9,000.
+        memory_level: 1 to 9; more is faster and takes more memory. A compressor of zlib takes at
+            most 2 ** (window bits + 2) + 2 ** (memory level + 9) bytes and some 6,000, its
+            decompressor 2 ** window bits + 9,000. For one of isal it is about 77,000 bytes whatever
+            the settings are, for one of zlib-ng 150,000 to 290,000.
         threshold: bytes of payload below which a message is sent as it is.
         package: "fastws", "isal", "zlib-ng" or "zlib", to compress with. ``None``: the first of
             them that is there and has the level. "fastws" is code of ours, which has level 1 alone.

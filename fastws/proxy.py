@@ -10,7 +10,7 @@ import urllib.parse
 import urllib.request
 from typing import Any, Final
 
-from ._dial import dial
+from ._dial import dial, set_nodelay
 from ._response import ResponseParser
 from .exceptions import (
     InvalidMessage,
@@ -78,13 +78,14 @@ def parse_proxy(proxy: str) -> Proxy:
 def get_proxy(uri: WebSocketURI) -> str | None:
     """The proxy for ``uri`` by the environment or the system's settings, if there is one.
 
-    Looked for in this order: one for the scheme itself (``wss_proxy``), SOCKS, HTTPS, and for
-    ``ws`` HTTP (RFC 6455 4.1 asks for SOCKS first, then for HTTPS).
+    Looked for in this order: one for the scheme itself (``wss_proxy``), SOCKS, HTTPS, for ``ws``
+    HTTP (RFC 6455 4.1 asks for SOCKS first, then for HTTPS), and one for all (``all_proxy``).
     """
     if urllib.request.proxy_bypass(f"{uri.host}:{uri.port}"):
         return None
     proxies = urllib.request.getproxies()
-    for scheme in ("wss", "socks", "https") if uri.secure else ("ws", "socks", "https", "http"):
+    own = ("wss", "socks", "https") if uri.secure else ("ws", "socks", "https", "http")
+    for scheme in (*own, "all"):
         proxy = proxies.get(scheme)
         if proxy:
             # The settings of macOS and Windows give SOCKS servers this scheme.
@@ -120,11 +121,13 @@ async def open_socks(
         rdns=proxy.scheme in ("socks5h", "socks4a"),
     )
     try:
-        return await socks.connect(uri.host, uri.port, local_addr=local_addr)
+        sock = await socks.connect(uri.host, uri.port, local_addr=local_addr)
     except OSError:
         raise
     except Exception as error:
         raise ProxyError(f"the SOCKS proxy did not connect us: {error}") from error
+    set_nodelay(sock)
+    return sock
 
 
 # --- HTTP

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import random
+import ssl
 from collections.abc import Iterator
 
 from .exceptions import InvalidMessage, InvalidStatus
 
 __all__ = ["STEADY", "backoff", "process_exception"]
 
-# Seconds: a connection that ended abnormally before counts as a failed attempt, so that a server
-# that drops everyone at once is not asked again at once.
+# Seconds: a connection that ended before, unless we closed it, counts as a failed attempt, so that
+# a server that drops everyone at once is asked less and less often.
 STEADY = 5.0
 
 
@@ -30,8 +31,10 @@ def process_exception(error: Exception) -> Exception | None:
     """Whether a failure to connect is final: ``None`` to try again, or what to raise.
 
     Tried again: network errors and time-outs, a connection that was lost during the handshake, and
-    the statuses 500, 502, 503 and 504.
+    the statuses 500, 502, 503 and 504. A certificate that is not to be trusted is final.
     """
+    if isinstance(error, ssl.SSLCertVerificationError):  # an OSError too
+        return error
     if isinstance(error, OSError):  # TimeoutError is one
         return None
     if isinstance(error, InvalidMessage) and isinstance(error.__cause__, EOFError | OSError):

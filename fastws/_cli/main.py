@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import os
 import sys
 from pathlib import Path
@@ -23,6 +22,7 @@ from ..exceptions import (
 from ..frames import CloseCode
 from .arguments import DESCRIPTION, Exit, connect_options, parse_arguments
 from .editor import visible
+from .indent import indented
 from .pipe import Pipe
 
 __all__ = ["main"]
@@ -43,6 +43,7 @@ class Console(Protocol):
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; its exit status."""
+    _open_closed_streams()
     options = parse_arguments(arguments)
     try:
         return asyncio.run(_run(options))
@@ -52,6 +53,15 @@ def main(arguments: list[str] | None = None) -> int:
         # Whoever read our output has gone: nothing shall be flushed to there at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return Exit.LOST
+
+
+def _open_closed_streams() -> None:
+    """In the place of standard streams that were closed (``<&-``), which Python has as ``None``: no
+    input, and an output that nobody reads.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
 
 
 async def _run(options: argparse.Namespace) -> int:
@@ -135,7 +145,7 @@ class _Session:
         try:
             while True:
                 message = await self.ws.recv()
-                self.console.show_message(_indented(message) if self.options.json else message)
+                self.console.show_message(indented(message) if self.options.json else message)
         except ConnectionClosed:
             pass
 
@@ -197,11 +207,3 @@ class _Session:
 
 def _contents(name: str) -> bytes:
     return Path(name).expanduser().read_bytes()
-
-
-def _indented(message: str | bytes) -> str | bytes:
-    """``message`` with the structure of its JSON, if it is JSON."""
-    try:
-        return json.dumps(json.loads(message), indent=2, ensure_ascii=False)
-    except (ValueError, RecursionError):
-        return message

@@ -34,7 +34,7 @@ class Terminal:
     def __init__(self, *, quiet: bool, history: Path | None) -> None:
         self._quiet = quiet
         self._history = history
-        self._editor = LineEditor(_load(history))
+        self._editor = LineEditor(self._load())
         self._decode = codecs.getincrementaldecoder("utf-8")(errors="replace").decode
         self._input = sys.stdin.fileno()
         self._before: list[Any] = []
@@ -52,7 +52,7 @@ class Terminal:
         asyncio.get_running_loop().remove_reader(self._input)
         self._write(_ERASE_LINE)
         termios.tcsetattr(self._input, termios.TCSADRAIN, self._before)
-        _save(self._history, self._editor.history)
+        self._save()
 
     async def lines(self) -> AsyncIterator[str | bytes]:
         """What is typed, until Ctrl-D."""
@@ -104,17 +104,31 @@ class Terminal:
         sys.stdout.write(text)
         sys.stdout.flush()
 
+    # --- the history
 
-def _load(path: Path | None) -> list[str]:
-    if path is None or not path.exists():
-        return []
-    return path.read_text("utf-8", "replace").splitlines()
+    def _load(self) -> list[str]:
+        if self._history is None:
+            return []
+        try:
+            return self._history.read_text("utf-8", "replace").splitlines()
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            self._history = None  # what cannot be read is not to be overwritten
+            _complain(f"the history is not read: {error}")
+            return []
+
+    def _save(self) -> None:
+        if self._history is None:
+            return
+        try:
+            # For nobody else's eyes: what is typed may be a password.
+            descriptor = os.open(self._history, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            with open(descriptor, "w", encoding="utf-8", errors="replace") as file:
+                file.writelines(f"{line}\n" for line in self._editor.history)
+        except OSError as error:
+            _complain(f"the history is not kept: {error}")
 
 
-def _save(path: Path | None, history: list[str]) -> None:
-    if path is None:
-        return
-    # For nobody else's eyes: what is typed may be a password.
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with open(descriptor, "w", encoding="utf-8", errors="replace") as file:
-        file.writelines(f"{line}\n" for line in history)
+def _complain(text: str) -> None:
+    print(f"fastws: {visible(text)}", file=sys.stderr)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import re
 import socket
 import struct
@@ -18,6 +19,7 @@ from typing import Any, Self
 import pytest
 
 import fastws
+from fastws._impl import TransportCarrier
 from tests.fastws import reference
 from tests.fastws.reference import BINARY, CLOSE, PING, PONG, TEXT
 
@@ -318,6 +320,16 @@ async def echo(ws: fastws.Connection) -> None:
         await ws.send(message)
 
 
+def has_nodelay(ws: fastws.Connection) -> bool:
+    """Whether a message leaves before the one ahead of it is acknowledged."""
+    if isinstance(ws.carrier, TransportCarrier):
+        number = ws.carrier.transport.get_extra_info("socket").fileno()
+    else:
+        number = ws._fileno
+    with socket.socket(fileno=os.dup(number)) as sock:
+        return bool(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+
+
 def logged(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
     """What was logged, but for asyncio's remarks on slow callbacks in its debug mode."""
     return [record for record in caplog.records if record.name != "asyncio"]
@@ -352,6 +364,7 @@ __all__ = [
     "close_payload",
     "echo",
     "frame",
+    "has_nodelay",
     "head",
     "logged",
     "serve",

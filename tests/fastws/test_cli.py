@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import re
 import signal
@@ -13,9 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, strategies
 
 import fastws
 from fastws._cli.editor import END_OF_INPUT, LineEditor, visible
+from fastws._cli.indent import indented
 from tests.fastws.certificates import server_context
 from tests.fastws.client import echo, url
 from tests.fastws.raw_server import PROXY_VARIABLES
@@ -126,6 +129,12 @@ async def test_json_is_indented_and_nothing_else() -> None:
         assert out.decode() == '{\n  "a": [\n    1,\n    "\xfc"\n  ]\n}\nno {json}\n'
 
 
+async def test_json_that_is_half_a_surrogate_pair_is_written_as_it_came() -> None:
+    async with serve() as server:
+        status, out, _ = await run(url(server), "--json", given=b'["\\ud800", "\\u00fc"]\n')
+        assert (status, out.decode()) == (0, '[\n  "\\ud800",\n  "\xfc"\n]\n')
+
+
 async def test_a_file_is_sent_first(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"\0\n\xff" * 1000)
@@ -205,6 +214,38 @@ async def test_the_status_tells_how_the_connection_ended(code: int) -> None:
         status, _, errors = await run(url(server), "--wait", "inf")
     assert status == (0 if code == 1000 else 3)
     assert str(code) in errors
+
+
+@pytest.mark.parametrize(
+    ("redirection", "written", "said"),
+    [
+        ("<&-", b"hello\n", True),
+        (">&-", b"", True),
+        ("2>&-", b"hello\n", False),
+        ("<&- >&- 2>&-", b"", False),
+    ],
+)
+async def test_streams_that_are_closed_are_as_if_empty(
+    redirection: str, written: bytes, said: bool
+) -> None:
+    async def handler(ws: fastws.ServerConnection) -> None:
+        await ws.send("hello")
+        await ws.close()
+
+    async with serve(handler) as server:
+        process = await asyncio.create_subprocess_exec(
+            *("/bin/sh", "-c", f'exec "$0" "$@" {redirection}'),
+            *command(url(server), "--wait", "inf"),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env=ENVIRONMENT,
+        )
+        async with asyncio.timeout(TIMEOUT):
+            out, errors = await process.communicate()
+    assert (process.returncode, out) == (0, written)
+    assert (b"closed: received 1000" in errors) is said
+    assert b"Traceback" not in errors
 
 
 async def test_whoever_reads_the_output_may_go() -> None:
@@ -430,6 +471,20 @@ async def test_history_is_kept_for_the_next_time_if_it_is_asked_to_be(tmp_path: 
     assert path.stat().st_mode & 0o777 == 0o600
 
 
+async def test_a_history_that_cannot_be_kept_is_said_and_no_more(tmp_path: Path) -> None:
+    missing = tmp_path / "missing" / "history"
+    async with serve() as server:
+        for path, text in ((missing, "is not kept: "), (tmp_path, "is not read: ")):
+            async with screen(url(server), "--history", path, "--json") as terminal:
+                await terminal.shows("connected to")
+                terminal.type('"\\ud800"\n')
+                await terminal.shows('< "\\ud800"')
+                terminal.type("/close 4001\n")
+                assert await terminal.status() == 3
+                await terminal.shows(f"fastws: the history {text}")
+                assert "Traceback" not in terminal.written
+
+
 async def test_it_ends_when_the_server_closes_while_a_line_is_typed() -> None:
     async def handler(ws: fastws.ServerConnection) -> None:
         await ws.recv()
@@ -440,6 +495,59 @@ async def test_it_ends_when_the_server_closes_while_a_line_is_typed() -> None:
         terminal.type("bye\nhalf a l")
         assert await terminal.status() == 0
         await terminal.shows("* closed: received 1001 (going away) going")
+
+
+# --- JSON
+
+
+@pytest.mark.parametrize(
+    ("message", "lines"),
+    [
+        ('{"a":1.10,"b":1e400,"a":2}', ["{", '  "a": 1.10,', '  "b": 1e400,', '  "a": 2', "}"]),
+        ("[]", ["[]"]),
+        ('[ { } , [ ],"[,:]"]', ["[", "  {},", "  [],", '  "[,:]"', "]"]),
+        ('[[-0,true],"\\"\\\\"]', ["[", "  [", "    -0,", "    true", "  ],", '  "\\"\\\\"', "]"]),
+        ('"\\u00e9\\ud83d\\ude00\\/"', ['"\xe9\N{GRINNING FACE}/"']),
+        ('"\\ud800 \\u00e9"', ['"\\ud800 \\u00e9"']),
+        (b'{"a":"\xc3\xa9"}', ["{", '  "a": "\xe9"', "}"]),
+        ("9" * 5000, ["9" * 5000]),
+    ],
+)
+def test_json_is_laid_out_and_not_changed(message: str | bytes, lines: list[str]) -> None:
+    assert indented(message) == "\n".join(lines)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "",
+        "no",
+        "[1,]",
+        '"a\nb"',
+        "[" * 100_000,
+        "[" * 200 + "]" * 200,
+        b'"\xff"',
+        b'"\xed\xa0\x80"',
+    ],
+)
+def test_what_is_no_json_or_nests_too_deep_is_left_alone(message: str | bytes) -> None:
+    assert indented(message) is message
+
+
+@given(
+    strategies.recursive(
+        strategies.none()
+        | strategies.booleans()
+        | strategies.integers()
+        | strategies.floats(allow_nan=False)
+        | strategies.text(),
+        lambda inner: strategies.lists(inner) | strategies.dictionaries(strategies.text(), inner),
+    )
+)
+def test_it_is_laid_out_as_by_json(value: Any) -> None:
+    expected = json.dumps(value, indent=2, ensure_ascii=False)
+    for ascii_only in (True, False):
+        assert indented(json.dumps(value, ensure_ascii=ascii_only)) == expected
 
 
 # --- the line editor

@@ -24,6 +24,7 @@ from tests.fastws.client import (
     Echo,
     Recorder,
     echo,
+    has_nodelay,
     serve,
     until,
     url,
@@ -399,8 +400,10 @@ async def test_host_and_port_say_where_to_connect_and_nothing_else(carrier: str)
 
 async def test_a_socket_may_be_given(carrier: str) -> None:
     async with serve(echo, carrier) as server:
-        sock = socket.create_connection(server.sockets[0].getsockname())
+        sock = socket.socket()
+        sock.connect(server.sockets[0].getsockname())
         async with connect("ws://whatever/", carrier, sock=sock) as ws:
+            assert has_nodelay(ws)
             await ws.send("by my socket")
             assert await ws.recv() == "by my socket"
         assert sock.fileno() == -1

@@ -12,7 +12,7 @@ import fastws
 from fastws.proxy import Proxy, get_proxy, parse_proxy
 from fastws.uri import parse_uri
 from tests.fastws.certificates import client_context, server_context
-from tests.fastws.client import echo, serve, url
+from tests.fastws.client import echo, has_nodelay, serve, url
 from tests.fastws.proxies import proxy
 from tests.fastws.raw_server import ServerPeer, no_proxy, raw_server
 
@@ -52,6 +52,7 @@ async def test_a_websocket_through_a_proxy(carrier: str, scheme: str) -> None:
     async with serve(echo, carrier) as server, started(scheme) as found:
         options = options_for(scheme, carrier)
         async with fastws.connect(url(server), proxy=found.url(), **options) as ws:
+            assert has_nodelay(ws)
             await talk(ws)
         assert found.asked == [url(server)[len("ws://") : -1]]
 
@@ -137,6 +138,10 @@ async def test_connect_names_the_server_and_ourselves(carrier: str) -> None:
         ("wss://h/", {"socks_proxy": "http://p:3"}, "socks5h://p:3"),
         ("wss://h/", {"wss_proxy": "http://p:4", "socks_proxy": "socks5://p:3"}, "http://p:4"),
         ("ws://h/", {"ws_proxy": "http://p:5", "wss_proxy": "http://p:4"}, "http://p:5"),
+        ("ws://h/", {"all_proxy": "socks5://p:6"}, "socks5://p:6"),
+        ("wss://h/", {"all_proxy": "http://p:6", "http_proxy": "http://p:1"}, "http://p:6"),
+        ("ws://h/", {"all_proxy": "socks5://p:6", "http_proxy": "http://p:1"}, "http://p:1"),
+        ("ws://h/", {"all_proxy": "socks5://p:6", "no_proxy": "h"}, None),
         ("ws://h/", {"http_proxy": "http://p:1", "no_proxy": "h"}, None),
         ("ws://h:81/", {"http_proxy": "http://p:1", "no_proxy": "other,h:81"}, None),
         ("ws://h/", {"http_proxy": "http://p:1", "no_proxy": "*"}, None),

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import logging
-from collections.abc import Iterator
-from typing import Any
+import ssl
+from collections.abc import Awaitable, Callable, Iterator
 
 import pytest
 
 import fastws
 from fastws import reconnect
 from fastws.http import Response
-from tests.fastws.client import echo, serve, url
+from tests.fastws.certificates import server_context
+from tests.fastws.client import Held, echo, serve, url
 from tests.fastws.raw_server import ServerPeer, no_proxy, raw_server
 
 pytestmark = pytest.mark.usefixtures("loop_kind", "no_proxy")
@@ -25,24 +27,127 @@ def at_once() -> Iterator[float]:
     return itertools.repeat(0.0)
 
 
-async def test_a_new_connection_follows_each_that_ended_well(carrier: str) -> None:
-    def never() -> Iterator[float]:
-        raise AssertionError("nothing to wait for")
+class Delays:
+    """Delays of no time, and which of its iterator each one was."""
 
-    async def handler(ws: fastws.ServerConnection) -> None:
-        await ws.send(str(len(seen)))
-        await ws.close(1001)
+    def __init__(self) -> None:
+        self.drawn: list[int] = []
 
-    seen: list[Any] = []
-    async with serve(handler, carrier) as server:
-        connecting = fastws.connect(url(server), carrier=carrier, reconnect_delays=never)
-        async for ws in connecting:
+    def __call__(self) -> Iterator[float]:
+        for number in itertools.count():
+            self.drawn.append(number)
+            yield 0.0
+
+
+async def leave(ws: fastws.ClientConnection) -> None:
+    """The loop closes it."""
+
+
+async def close(ws: fastws.ClientConnection) -> None:
+    await ws.close(4000)
+
+
+async def abort(ws: fastws.ClientConnection) -> None:
+    ws.abort()
+
+
+@pytest.mark.parametrize("end", [leave, close, abort])
+async def test_after_a_connection_that_we_ended_the_next_is_opened_at_once(
+    carrier: str, end: Callable[[fastws.ClientConnection], Awaitable[None]]
+) -> None:
+    seen: list[fastws.ClientConnection] = []
+    delays = Delays()
+    async with serve(echo, carrier) as server:
+        async for ws in fastws.connect(url(server), carrier=carrier, reconnect_delays=delays):
+            assert ws not in seen
             seen.append(ws)
-            assert [message async for message in ws] == [str(len(seen) - 1)]
+            await ws.send("x")
+            assert await ws.recv() == "x"
+            await end(ws)
             if len(seen) == 4:
                 break
-        assert len(set(seen)) == 4
-        await asyncio.gather(*(ws.wait_closed() for ws in seen))
+        await asyncio.gather(*(ws.close() for ws in seen))
+    assert delays.drawn == []
+
+
+async def server_closes(ws: fastws.ServerConnection) -> None:
+    await ws.close(1001)
+
+
+async def server_aborts(ws: fastws.ServerConnection) -> None:
+    ws.abort()
+
+
+async def server_sends_too_much(ws: fastws.ServerConnection) -> None:
+    await ws.send(bytes(1001))
+    await ws.wait_closed()
+
+
+@pytest.mark.parametrize("handler", [server_closes, server_aborts, server_sends_too_much])
+@pytest.mark.parametrize(("steady", "drawn"), [(60.0, [0, 1, 2]), (0.0, [0, 0, 0])])
+async def test_after_any_other_end_there_is_a_delay_that_grows_if_the_end_came_early(
+    carrier: str,
+    handler: Callable[[fastws.ServerConnection], Awaitable[None]],
+    steady: float,
+    drawn: list[int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("fastws.client.STEADY", steady)
+    ends = 0
+    delays = Delays()
+    async with serve(handler, carrier) as server:
+        async for ws in fastws.connect(
+            url(server), carrier=carrier, reconnect_delays=delays, max_size=1000
+        ):
+            with contextlib.suppress(fastws.ConnectionClosed):
+                async for _ in ws:
+                    pass
+            ends += 1
+            if ends == 4:
+                break
+    assert delays.drawn == drawn
+
+
+async def test_a_queue_that_overflowed_is_such_an_end(carrier: str) -> None:
+    ends = 0
+    delays = Delays()
+    async with serve(Held(), carrier) as server:
+        async for ws in fastws.connect(
+            url(server),
+            carrier=carrier,
+            compression=None,
+            reconnect_delays=delays,
+            max_backlog=10_000,
+            close_timeout=0.1,
+        ):
+            if ends == 1:
+                break
+            while ws.state is fastws.State.OPEN:
+                ws.send(bytes(100_000))
+                await asyncio.sleep(0)
+            ends += 1
+        await ws.close()
+    assert delays.drawn == [0]
+
+
+async def test_delays_begin_anew_behind_a_connection_that_we_closed(carrier: str) -> None:
+    async def handler(ws: fastws.ServerConnection) -> None:
+        if next(numbers) != 2:
+            await ws.close(1001)
+        await ws.wait_closed()
+
+    numbers = itertools.count()
+    ends = 0
+    delays = Delays()
+    async with serve(handler, carrier) as server:
+        async for ws in fastws.connect(url(server), carrier=carrier, reconnect_delays=delays):
+            if ends == 2:
+                await ws.close()
+            await ws.wait_closed()
+            ends += 1
+            if ends == 5:
+                break
+    assert delays.drawn == [0, 1, 0]
 
 
 async def test_the_connection_is_closed_behind_the_body(carrier: str) -> None:
@@ -95,28 +200,6 @@ async def test_failures_that_may_pass_are_tried_again(
     assert "HTTP 503" in texts[1]
 
 
-async def test_a_connection_that_breaks_at_once_counts_as_a_failure(carrier: str) -> None:
-    begun: list[float] = []
-
-    def counting() -> Iterator[float]:
-        for number in itertools.count():
-            begun.append(number)
-            yield 0.0
-
-    async def handler(peer: ServerPeer) -> None:
-        await peer.accept()
-
-    async with raw_server(handler) as uri:
-        count = 0
-        async for ws in fastws.connect(uri, carrier=carrier, reconnect_delays=counting):
-            with pytest.raises(fastws.ConnectionClosedError):
-                await ws.recv()
-            count += 1
-            if count == 3:
-                break
-    assert begun == [0, 1]
-
-
 @pytest.mark.parametrize("status", [400, 401, 404, 501])
 async def test_other_failures_are_final(carrier: str, status: int) -> None:
     def refuse(ws: fastws.ServerConnection, request: fastws.Request) -> Response:
@@ -125,6 +208,15 @@ async def test_other_failures_are_final(carrier: str, status: int) -> None:
     async with serve(echo, carrier, process_request=refuse) as server:
         with pytest.raises(fastws.InvalidStatus):
             async for _ in fastws.connect(url(server), carrier=carrier):
+                pass
+
+
+async def test_a_certificate_that_is_not_trusted_is_final(carrier: str) -> None:
+    asyncio.get_running_loop().set_exception_handler(lambda *_: None)  # a handshake broken off
+    async with serve(echo, carrier, ssl=server_context()) as server:
+        uri = url(server).replace("ws://", "wss://")
+        with pytest.raises(ssl.SSLCertVerificationError):
+            async for _ in fastws.connect(uri, carrier=carrier, reconnect_delays=at_once):
                 pass
 
 
@@ -152,13 +244,14 @@ async def test_process_exception_decides(carrier: str) -> None:
 def test_which_failures_may_pass() -> None:
     lost = fastws.InvalidMessage("lost")
     lost.__cause__ = EOFError()
-    passing = [OSError(), TimeoutError(), ConnectionRefusedError(), lost]
+    passing = [OSError(), TimeoutError(), ConnectionRefusedError(), ssl.SSLError(), lost]
     final = [
         fastws.InvalidMessage("garbage"),
         fastws.InvalidURI("x", "y"),
         fastws.NegotiationError("z"),
         fastws.SecurityError("z"),
         ValueError(),
+        ssl.SSLCertVerificationError(),
     ]
     assert [reconnect.process_exception(error) for error in passing] == [None] * len(passing)
     assert [reconnect.process_exception(error) for error in final] == final

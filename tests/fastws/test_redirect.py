@@ -13,6 +13,7 @@ import pytest
 import fastws
 from fastws._redirect import MAX_REDIRECTS, redirect_target
 from fastws.http import Headers, Response
+from fastws.uri import basic_credentials
 from tests.fastws.client import serve, turns, url
 from tests.fastws.raw_server import no_proxy
 
@@ -66,6 +67,26 @@ async def test_redirects_on_the_same_origin_keep_the_headers(
                 assert {name.lower() for name in CREDENTIALS} <= set(names)
 
 
+@pytest.mark.parametrize("absolute", [False, True])
+@pytest.mark.parametrize("scheme", ["ws", "http"])
+async def test_redirects_on_the_same_origin_keep_the_credentials_of_the_uri(
+    carrier: str, scheme: str, absolute: bool
+) -> None:
+    async def tell_credentials(ws: fastws.ServerConnection) -> None:
+        await ws.send(ws.request.headers["Authorization"])
+
+    def where(path: str) -> str | None:
+        following = {"/1": "/2", "/2": "/3"}.get(path)
+        if following is None or not absolute:
+            return following
+        return url(server, following).replace("ws://", f"{scheme}://")
+
+    async with serve(tell_credentials, carrier, process_request=redirecting(where)) as server:
+        uri = url(server, "/1").replace("ws://", "ws://user:p%40ss@")
+        async with fastws.connect(uri, carrier=carrier) as ws:
+            assert await ws.recv() == basic_credentials("user", "p@ss")
+
+
 async def test_another_origin_is_not_sent_credentials(carrier: str) -> None:
     async with serve(tell_request, carrier) as other:
         target = url(other, "/there")
@@ -106,6 +127,8 @@ async def test_coming_back_does_not_bring_credentials_back(carrier: str) -> None
         ("//h:81/x", "ws://h:81/x"),
         ("/x", "ws://host:82/x"),
         ("?q", "ws://host:82/a/b?q"),
+        ("http://h/x?q#top", "ws://h/x?q"),
+        ("/x#", "ws://host:82/x"),
     ],
 )
 def test_a_location_is_taken_for_that_of_a_websocket(location: str, target: str) -> None:
@@ -126,7 +149,7 @@ def test_what_is_no_redirect_is_a_refusal(response: Response) -> None:
     assert redirect_target("ws://host/", response) is None
 
 
-@pytest.mark.parametrize("target", ["ftp://h/", "ws://h/#x", "ws://h:99999/", "/a b"])
+@pytest.mark.parametrize("target", ["ftp://h/", "ws://h:99999/", "/a b"])
 async def test_a_redirect_to_nowhere(carrier: str, target: str) -> None:
     process = redirecting(lambda _: target)
     async with serve(tell_request, carrier, process_request=process) as server:

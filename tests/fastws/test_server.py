@@ -29,6 +29,7 @@ from tests.fastws.client import (
     address,
     echo,
     frame,
+    has_nodelay,
     head,
     logged,
     serve,
@@ -216,6 +217,8 @@ async def test_bound_socket_can_be_given(carrier: str) -> None:
         async with await Peer.open(where) as peer:
             await peer.text("x")
             assert await peer.message() == "x"
+            (ws,) = server.connections
+            assert has_nodelay(ws)
     assert sock.fileno() == -1
 
 
