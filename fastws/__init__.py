@@ -54,6 +54,7 @@ from .exceptions import (
 from .frames import Close, CloseCode, Opcode, State
 from .http import Headers, MultipleValuesError, Request, Response
 from .listener import Listener
+from .reconnect import process_exception
 from .server import Server, ServerConnection, serve, unix_serve
 from .typing import Data, HeadersLike, LoggerLike, Origin, StatusLike, Subprotocol
 
@@ -104,6 +105,7 @@ __all__ = [
     "broadcast_ready",
     "codec_name",
     "connect",
+    "process_exception",
     "serve",
     "unix_connect",
     "unix_serve",

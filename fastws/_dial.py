@@ -23,17 +23,24 @@ async def dial(
     port: int,
     *,
     family: int = 0,
+    proto: int = 0,
+    flags: int = 0,
     local_addr: tuple[str, int] | None = None,
     attempt_delay: float | None = ATTEMPT_DELAY,
+    interleave: int = 1,
 ) -> socket.socket:
     """A connected, non-blocking socket.
 
-    The addresses of ``host`` are tried in turn, IPv6 and IPv4 by turns, each ``attempt_delay``
+    The addresses of ``host`` are tried in turn, IPv6 and IPv4 by turns after ``interleave`` of the
+    first family (0: in the order of the look-up), each ``attempt_delay``
     seconds after the one before, or when that one has failed; the first that answers is taken.
     ``None``: only when it has failed. ``OSError`` if none answers.
     """
-    addresses = _interlaced(await _resolve(host, port, family))
-    local = await _resolve(*local_addr, family) if local_addr is not None else []
+    how = (family, proto, flags)
+    addresses = await _resolve(host, port, *how)
+    if interleave:
+        addresses = _interlaced(addresses, interleave)
+    local = await _resolve(*local_addr, *how) if local_addr is not None else []
     if len(addresses) == 1:
         sock = await _attempt(addresses[0], local)
     else:
@@ -60,24 +67,27 @@ def set_nodelay(sock: socket.socket) -> None:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
-async def _resolve(host: str, port: int, family: int) -> list[Address]:
+async def _resolve(host: str, port: int, family: int, proto: int, flags: int) -> list[Address]:
     try:
         # An address needs no thread, which is what look-ups run in.
         found = socket.getaddrinfo(
-            host, port, family, socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST
+            host, port, family, socket.SOCK_STREAM, proto, flags=flags | socket.AI_NUMERICHOST
         )
     except (socket.gaierror, UnicodeError):
         loop = asyncio.get_running_loop()
-        found = await loop.getaddrinfo(host, port, family=family, type=socket.SOCK_STREAM)
+        found = await loop.getaddrinfo(
+            host, port, family=family, type=socket.SOCK_STREAM, proto=proto, flags=flags
+        )
     return [(item[0], *item[4]) for item in found]
 
 
-def _interlaced(addresses: Sequence[Address]) -> list[Address]:
-    """Families by turns, beginning with that of the first; else in order (RFC 8305 4)."""
+def _interlaced(addresses: Sequence[Address], count: int) -> list[Address]:
+    """Families by turns after ``count`` of that of the first; else in order (RFC 8305 4)."""
     first = [address for address in addresses if address[0] == addresses[0][0]]
     others = [address for address in addresses if address[0] != addresses[0][0]]
-    pairs = itertools.zip_longest(first, others)
-    return [address for pair in pairs for address in pair if address is not None]
+    pairs = itertools.zip_longest(first[count - 1 :], others)
+    turns = [address for pair in pairs for address in pair if address is not None]
+    return first[: count - 1] + turns
 
 
 async def _first_answer(

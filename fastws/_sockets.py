@@ -15,33 +15,44 @@ __all__ = ["bind", "unlink_socket"]
 
 
 async def bind(
-    host: str | Sequence[str] | None, port: int, reuse_port: bool
+    host: str | Sequence[str] | None,
+    port: int,
+    *,
+    family: int = 0,
+    flags: int = socket.AI_PASSIVE,
+    reuse_address: bool | None = None,
+    reuse_port: bool | None = None,
 ) -> list[socket.socket]:
-    """Sockets bound to every address of ``host``; with port 0, all to the same free port."""
+    """Sockets bound to every address of ``host``; with port 0, all to the same free port.
+
+    ``family`` and ``flags`` are those of ``getaddrinfo``; the others as for ``loop.create_server``.
+    """
+    if reuse_address is None:
+        reuse_address = os.name == "posix" and sys.platform != "cygwin"
     loop = asyncio.get_running_loop()
     hosts = [host] if host is None or isinstance(host, str) else list(host)
     addresses: dict[tuple[Any, ...], None] = {}
     for name in hosts:
         for found in await loop.getaddrinfo(
-            name or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            name or None, port, family=family, type=socket.SOCK_STREAM, flags=flags
         ):
             addresses[(found[0], *found[4])] = None
     sockets: list[socket.socket] = []
     try:
-        for family, *parts in addresses:
+        for kind, *parts in addresses:
             address: list[Any] = parts
             try:
-                sock = socket.socket(family, socket.SOCK_STREAM)
+                sock = socket.socket(kind, socket.SOCK_STREAM)
             except OSError as error:
                 if error.errno == errno.EAFNOSUPPORT:
                     continue  # IPv6 is switched off
                 raise
             sockets.append(sock)
-            if os.name == "posix" and sys.platform != "cygwin":
+            if reuse_address:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if reuse_port:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            if family == socket.AF_INET6:
+            if kind == socket.AF_INET6:
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             if port == 0 and len(sockets) > 1:
                 address[1] = sockets[0].getsockname()[1]

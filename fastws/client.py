@@ -17,12 +17,14 @@ from typing import Any, Literal
 from ._dial import ATTEMPT_DELAY, dial, dial_unix, set_nodelay
 from ._impl import Carrier
 from ._loop import new_poller, reactor_of, tls_carrier
+from ._options import MaxQueue, MaxSize, WriteLimit, limits, no_extensions
 from ._redirect import MAX_REDIRECTS, check_redirect, redirect_target, without_credentials
 from ._transport import ConnectionProtocol
 from .client_connection import ClientConnection, ClientEndpoint, ClientSettings
-from .client_handshake import USER_AGENT, ClientHandshake, HeadersLike, check_subprotocols
+from .client_handshake import USER_AGENT, ClientHandshake, HeadersLike
 from .deflate import Deflate, as_deflate
 from .exceptions import InvalidStatus, SecurityError
+from .handshake import check_subprotocols
 from .http import Headers
 from .listener import listener_factory
 from .proxy import get_proxy, open_socks, open_tunnel, open_tunnel_in_tls, parse_proxy
@@ -58,6 +60,7 @@ class connect:
         user_agent_header: value of ``User-Agent``; ``None``: none.
         compression: "deflate" offers permessage-deflate (RFC 7692), a ``Deflate`` does so with its
             settings; ``None``: neither.
+        extensions: ``None`` or empty: there are no others.
         proxy: ``True``: by the environment (``wss_proxy``, ``socks_proxy``, ``https_proxy``,
             ``all_proxy``, ``no_proxy``, …) or the system's settings; a URL, ``http://``, ``https://``,
             ``socks5h://``, ``socks5://``, ``socks4a://`` or ``socks4://`` (SOCKS needs the extra
@@ -89,9 +92,12 @@ class connect:
             ``close_timeout``.
         proxy_ssl, proxy_server_hostname: as ``ssl`` and ``server_hostname``, for an https proxy.
         family: ``socket.AF_INET`` or ``AF_INET6`` to use no other addresses of the host.
+        proto, flags: of the look-up of the host, as for ``socket.getaddrinfo``.
         local_addr: (host, port) to connect from.
         happy_eyeballs_delay: seconds before the next address of the host is tried beside the one
             that has not answered (RFC 8305); ``None``: only when it has failed.
+        interleave: addresses of the first family that are tried before one of the other, 1 by
+            default (RFC 8305 4); 0 leaves them in the order of the look-up.
         logger: instead of ``logging.getLogger("fastws.client")``.
         create_connection: a subclass of ``ClientConnection`` to make.
 
@@ -116,6 +122,7 @@ class connect:
         additional_headers: HeadersLike | None = None,
         user_agent_header: str | None = USER_AGENT,
         compression: str | Deflate | None = "deflate",
+        extensions: Sequence[Any] | None = None,
         proxy: str | Literal[True] | None = True,
         process_exception: Callable[[Exception], Exception | None] = process_exception,
         reconnect_delays: Callable[[], Iterator[float]] = backoff,
@@ -123,10 +130,10 @@ class connect:
         ping_interval: float | None = 20.0,
         ping_timeout: float | None = 20.0,
         close_timeout: float | None = 10.0,
-        max_size: int | None = 2**20,
+        max_size: MaxSize = 2**20,
         max_fragments: int | None = 4096,
-        max_queue: int | None = 16,
-        write_limit: int | tuple[int, int] = 65536,
+        max_queue: MaxQueue = 16,
+        write_limit: WriteLimit = 65536,
         max_backlog: int | None = 16 * 2**20,
         carrier: str = "auto",
         host: str | None = None,
@@ -139,10 +146,13 @@ class connect:
         proxy_ssl: SSL = None,
         proxy_server_hostname: str | None = None,
         family: int = 0,
+        proto: int = 0,
+        flags: int = 0,
         local_addr: tuple[str, int] | None = None,
         happy_eyeballs_delay: float | None = ATTEMPT_DELAY,
+        interleave: int | None = None,
         logger: logging.Logger | None = None,
-        create_connection: type[ClientConnection] = ClientConnection,
+        create_connection: type[ClientConnection] | None = None,
     ) -> None:
         if carrier not in ("auto", "reactor", "asyncio"):
             raise ValueError(f"carrier: {carrier!r} is not 'auto', 'reactor' or 'asyncio'")
@@ -152,12 +162,11 @@ class connect:
         if not parse_uri(uri).secure and ssl:
             raise ValueError("ssl is for wss:// URIs")
         check_subprotocols(subprotocols or ())
+        no_extensions(extensions)
         self._settings = ClientSettings(
             client=True,
-            max_size=max_size,
+            **limits(max_size, max_queue, write_limit),
             max_fragments=max_fragments,
-            max_queue=max_queue,
-            write_limit=write_limit,
             max_backlog=max_backlog,
             ping_interval=ping_interval,
             ping_timeout=ping_timeout,
@@ -193,10 +202,13 @@ class connect:
         self._local_addr = local_addr
         self._dialing: dict[str, Any] = {
             "family": family,
+            "proto": proto,
+            "flags": flags,
             "local_addr": local_addr,
             "attempt_delay": happy_eyeballs_delay,
+            "interleave": 1 if interleave is None else interleave,
         }
-        self._create_connection = create_connection
+        self._create_connection = create_connection or ClientConnection
         self._connection: ClientConnection | None = None
 
     # --- the three ways

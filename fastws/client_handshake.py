@@ -27,7 +27,7 @@ from .handshake import accept_key
 from .http import Headers, Request, Response
 from .uri import WebSocketURI, basic_credentials
 
-__all__ = ["USER_AGENT", "ClientHandshake", "HeadersLike", "check_subprotocols"]
+__all__ = ["USER_AGENT", "ClientHandshake", "HeadersLike"]
 
 USER_AGENT: Final = f"Python/{platform.python_version()} fastws/{__version__}"
 
@@ -131,15 +131,6 @@ class ClientHandshake:
         if accepted[0] not in self._subprotocols:
             raise NegotiationError(f"subprotocol {accepted[0]!r} was not offered")
         return accepted[0]
-
-
-def check_subprotocols(subprotocols: Sequence[str]) -> None:
-    """``ValueError`` for one that cannot be offered (RFC 6455 4.1); ``TypeError`` for a str."""
-    if isinstance(subprotocols, str):
-        raise TypeError("subprotocols must be a list")
-    for name in subprotocols:
-        if not is_token(name.encode()):
-            raise ValueError(f"subprotocols: {name!r} is not a token (RFC 9110 5.6.2)")
 
 
 def _set_default(lines: Headers, given: Headers, name: str, value: str | None) -> None:

@@ -31,7 +31,7 @@ from ._streams import (
     send_behind,
     send_fragments,
 )
-from .exceptions import ConnectionClosed, ProtocolError, connection_closed
+from .exceptions import ConcurrencyError, ConnectionClosed, ProtocolError, connection_closed
 from .frames import OK_CLOSE_CODES, Close, CloseCode, Opcode, State
 from .http import Request, Response
 from .listener import hook
@@ -65,6 +65,7 @@ class _Details:
     """What most connections never need while they are idle; made when first needed."""
 
     __slots__ = (
+        "addresses",
         "closed",
         "deliberate",
         "early",
@@ -92,6 +93,7 @@ class _Details:
         self.opening: Any = None  # what is under way until the connection is open
         self.task: asyncio.Future[Any] | None = None
         self.id: uuid.UUID | None = None
+        self.addresses: tuple[Any, Any] | None = None  # ours, the peer's
         self.rcvd: Close | None = None
         self.sent: Close | None = None
         self.rcvd_then_sent: bool | None = None
@@ -134,10 +136,11 @@ class Connection(Core):
     # --- what it is
 
     @property
-    def logger(self) -> logging.Logger:
-        """That of the server, or of ``connect``."""
-        logger: logging.Logger = self.settings.endpoint.logger
-        return logger
+    def logger(self) -> logging.LoggerAdapter[Any]:
+        """That of the server, or of ``connect``; its records have the connection as
+        ``record.websocket``.
+        """
+        return logging.LoggerAdapter(self.settings.endpoint.logger, {"websocket": self})
 
     @property
     def state(self) -> State:
@@ -171,13 +174,17 @@ class Connection(Core):
 
     @property
     def local_address(self) -> Any:
-        """As ``socket.getsockname()``; ``None`` once closed."""
-        return self._address("sockname")
+        """As ``socket.getsockname()``. Once closed: as ``remote_address``."""
+        return self._addresses()[0]
 
     @property
     def remote_address(self) -> Any:
-        """As ``socket.getpeername()``; ``None`` once closed."""
-        return self._address("peername")
+        """As ``socket.getpeername()``.
+
+        Once closed, it is there if there was a closing handshake or it was read while the
+        connection was open; ``None`` otherwise, and with a listener.
+        """
+        return self._addresses()[1]
 
     @property
     def ssl_object(self) -> ssl.SSLObject | None:
@@ -189,18 +196,28 @@ class Connection(Core):
             return found
         return getattr(self.carrier, "ssl_object", None)
 
-    def _address(self, name: str) -> Any:
+    def _addresses(self) -> tuple[Any, Any]:
+        """Ours and the peer's, kept where they are to be there after the end."""
+        details = self._details
+        if details is not None and details.addresses is not None:
+            return details.addresses
         if self._state == State.CLOSED:
-            return None
+            return None, None
+        found = self._ask_addresses()
+        # Of connections with a listener there are many, and they are to be small.
+        if self.listener is None and self._state != State.CONNECTING and found[1] is not None:
+            self._detail().addresses = found
+        return found
+
+    def _ask_addresses(self) -> tuple[Any, Any]:
         carrier = self.carrier
         if isinstance(carrier, TransportCarrier):
-            return carrier.transport.get_extra_info(name)
+            ask = carrier.transport.get_extra_info
+            return ask("sockname"), ask("peername")
         # Its type and protocol need not be asked for.
         sock = socket.socket(type=socket.SOCK_STREAM, proto=0, fileno=self._fileno)
         try:
-            return getattr(sock, f"get{name}")()
-        except OSError:
-            return None
+            return sock.getsockname(), _peer_name(sock)
         finally:
             sock.detach()
 
@@ -277,7 +294,7 @@ class Connection(Core):
         """Send a ping; ``await`` gives a future of the round-trip time in seconds.
 
         ``data``: at most 125 bytes, at random by default (RFC 6455 5.5.2). ``ConnectionClosed``
-        once closing; ``RuntimeError`` while a ping with the same data is on its way.
+        once closing; ``ConcurrencyError`` while a ping with the same data is on its way.
         """
         if self._state != State.OPEN:
             raise self._closed_error()
@@ -295,7 +312,7 @@ class Connection(Core):
         if len(data) > 125:
             raise ProtocolError(1002, f"ping of {len(data)} bytes is longer than 125 bytes")
         if data in pings:
-            raise RuntimeError("a ping with the same data is waiting for its pong")
+            raise ConcurrencyError("a ping with the same data is waiting for its pong")
         waiter: asyncio.Future[float] = self.reactor.loop.create_future()
         pings[data] = (waiter, time.monotonic())
         self._write_frame(Opcode.PING, data)
@@ -360,6 +377,8 @@ class Connection(Core):
         if details.rcvd is not None:
             details.rcvd_then_sent = True
         self._write_frame(Opcode.CLOSE, payload)
+        if self.listener is None:
+            self._addresses()  # the system forgets them when the connection ends
         self._state = State.CLOSING.value
         self.reactor.set_deadline(self, self.settings.close_timeout)
 
@@ -427,7 +446,7 @@ class Connection(Core):
         self._fail(error.code, error.message, error)
 
     def _on_handler_error(self, error: BaseException) -> None:
-        self.settings.endpoint.logger.error("listener failed", exc_info=error)
+        self.logger.error("listener failed", exc_info=error)
         self._fail(CloseCode.INTERNAL_ERROR, "", error)
 
     def _on_overflow(self) -> None:
@@ -486,3 +505,11 @@ class Connection(Core):
             callback(self, *arguments)
         except (Exception, asyncio.CancelledError) as error:
             self._on_handler_error(error)
+
+
+def _peer_name(sock: socket.socket) -> Any:
+    """``None`` if the peer has reset the connection."""
+    try:
+        return sock.getpeername()
+    except OSError:
+        return None

@@ -14,7 +14,7 @@ Names follow ``websockets``, so that ``except`` clauses need no change::
             SecurityError               a redirect that is not followed
             ProxyError, InvalidProxyMessage, InvalidProxyStatus
         ProtocolError                   a peer broke RFC 6455; carries the close code
-        ConcurrencyError                two coroutines in recv() at once
+        ConcurrencyError                two coroutines in recv() at once, or two equal pings
 """
 
 from __future__ import annotations
@@ -201,7 +201,7 @@ class InvalidOrigin(InvalidHeader):
 
 
 class NegotiationError(InvalidHandshake):
-    """No subprotocol in common where one is required, or one or an extension that was not
+    """No subprotocol in common where the server has some, or one or an extension that was not
     offered.
     """
 
@@ -247,4 +247,6 @@ class ProtocolError(WebSocketException):
 
 
 class ConcurrencyError(WebSocketException, RuntimeError):
-    """Two coroutines wait in ``recv()`` of one connection."""
+    """Two coroutines wait in ``recv()`` of one connection, or two pings with the same data are on
+    their way.
+    """

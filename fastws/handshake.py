@@ -14,7 +14,14 @@ from ._impl import Head
 from .exceptions import InvalidHandshake, InvalidHeader, InvalidOrigin
 from .http import Response
 
-__all__ = ["accept_key", "check_head", "check_origin", "offered_subprotocols", "refusal"]
+__all__ = [
+    "accept_key",
+    "check_head",
+    "check_origin",
+    "check_subprotocols",
+    "offered_subprotocols",
+    "refusal",
+]
 
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
@@ -77,6 +84,15 @@ def offered_subprotocols(values: Sequence[str]) -> list[str]:
         if not _TOKEN.fullmatch(item):
             raise InvalidHeader("malformed Sec-WebSocket-Protocol header")
     return offered
+
+
+def check_subprotocols(subprotocols: Sequence[str]) -> None:
+    """``ValueError`` for one that cannot be offered (RFC 6455 4.1); ``TypeError`` for a str."""
+    if isinstance(subprotocols, str):
+        raise TypeError("subprotocols must be a list")
+    for name in subprotocols:
+        if not _TOKEN.fullmatch(name):
+            raise ValueError(f"subprotocols: {name!r} is not a token (RFC 9110 5.6.2)")
 
 
 def refusal(error: InvalidHandshake) -> Response:

@@ -65,6 +65,10 @@ class Headers(MutableMapping[str, str]):
     def __contains__(self, name: object) -> bool:
         return isinstance(name, str) and name.lower() in self._names
 
+    def __str__(self) -> str:
+        """The lines as they go over the wire, with the empty one behind them."""
+        return "".join(f"{name}: {value}\r\n" for name, value in self._lines) + "\r\n"
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._lines!r})"
 

@@ -17,6 +17,7 @@ from typing import Any, Final
 from ._accept import Acceptor
 from ._impl import Carrier, Head, TransportCarrier
 from ._loop import new_poller, reactor_of, tls_carrier
+from ._options import MaxQueue, MaxSize, WriteLimit, limits, no_extensions
 from ._sockets import bind, unlink_socket
 from ._transport import HandOver, ServerProtocol
 from .deflate import Answers, Deflate, as_deflate
@@ -26,6 +27,7 @@ from .handshake import (
     Origins,
     check_head,
     check_origin,
+    check_subprotocols,
     offered_subprotocols,
     refusal,
     switching,
@@ -73,6 +75,7 @@ class Server:
         http: Callable[[], asyncio.Protocol] | None,
         logger: logging.Logger | None,
         ssl: ssl_module.SSLContext | None = None,
+        ssl_timeouts: tuple[float | None, float | None] = (None, None),
         proxies: Networks | None = None,
         create_connection: type[ServerConnection] = ServerConnection,
     ) -> None:
@@ -83,10 +86,11 @@ class Server:
         self.logger: logging.Logger = logger or logging.getLogger("fastws.server")
         self.http = http
         self._ssl = ssl
+        self._ssl_timeouts = ssl_timeouts  # of asyncio's TLS: its handshake, its end
         self._proxies = proxies
         self._create_connection = create_connection
         self._origins = origins
-        self._subprotocols = list(subprotocols) if subprotocols is not None else None
+        self._subprotocols = list(subprotocols or ())
         self._select_subprotocol = select_subprotocol
         self._process_request = process_request
         self._process_response = process_response
@@ -94,6 +98,8 @@ class Server:
         self._answers = Answers(deflate, self.reactor.shared) if deflate is not None else None
         self._new_listener, self._handler = _split_handler(handler)
         self._listening: list[Any] = []
+        self._bound: list[socket.socket] = []  # that do not listen yet
+        self._listen_options: dict[str, Any] = {}
         self._servers: list[asyncio.Server] = []
         self._tasks: set[asyncio.Future[Any]] = set()
         self._handshakes: set[asyncio.Future[Any]] = set()  # of TLS, on asyncio transports
@@ -106,7 +112,7 @@ class Server:
     @property
     def sockets(self) -> tuple[socket.socket, ...]:
         """The listening sockets."""
-        sockets = [listening.sock for listening in self._listening]
+        sockets = [*self._bound, *(listening.sock for listening in self._listening)]
         for server in self._servers:
             sockets.extend(server.sockets)
         return tuple(sockets)
@@ -139,11 +145,13 @@ class Server:
         return self.loop
 
     async def start_serving(self) -> None:
-        """Nothing: ``serve`` gives a server that accepts connections already."""
+        """Accept connections, where ``serve(start_serving=False)`` left that for later."""
+        bound, self._bound = self._bound, []
+        await self._listen(bound, **self._listen_options)
 
     def is_serving(self) -> bool:
         """Whether new connections are accepted."""
-        return not self._closing and bool(self.sockets)
+        return not self._closing and bool(self._listening or self._servers)
 
     def close(self, close_connections: bool = True, code: int = 1001, reason: str = "") -> None:
         """Stop accepting, and close every connection (with ``code`` and ``reason``) unless told not
@@ -156,6 +164,9 @@ class Server:
             for listening in self._listening:
                 listening.close()
             self._listening = []
+            for sock in self._bound:
+                sock.close()
+            self._bound = []
             for server in self._servers:
                 server.close()
             self._servers = []
@@ -180,6 +191,7 @@ class Server:
     async def serve_forever(self) -> None:
         """Serve until cancelled, then close."""
         try:
+            await self.start_serving()
             await asyncio.shield(self._closed)
         except asyncio.CancelledError:
             self.close()
@@ -200,17 +212,24 @@ class Server:
 
     # --- listening
 
+    def _bind(self, sockets: Iterable[socket.socket], **options: Any) -> None:
+        """Let ``start_serving`` listen on ``sockets``; ``options`` are those of ``_listen``."""
+        self._bound = list(sockets)
+        self._listen_options = options
+
     async def _listen(
-        self, sockets: Iterable[socket.socket], *, backlog: int, carrier: str
+        self, sockets: Iterable[socket.socket], *, backlog: int = BACKLOG, carrier: str = "auto"
     ) -> None:
         poller = None
         # Plain HTTP over TLS goes to a protocol that wants asyncio's transport.
-        if carrier != "asyncio" and (self._ssl is None or self.http is None):
+        if carrier != "asyncio" and (
+            self._ssl is None or (self.http is None and self._ssl_timeouts == (None, None))
+        ):
             poller = new_poller(self.reactor)
         if carrier == "reactor" and poller is None:
             raise RuntimeError(
-                "carrier='reactor' needs Linux, the compiled codec, and not http= and ssl= at "
-                "once; use carrier='auto'"
+                "carrier='reactor' needs Linux, the compiled codec, no ssl_*_timeout, and not "
+                "http= and ssl= at once; use carrier='auto'"
             )
         for sock in sockets:
             sock.setblocking(False)
@@ -245,10 +264,12 @@ class Server:
     def _tls_options(self) -> dict[str, Any]:
         if self._ssl is None:
             return {}
+        handshake, shutdown = self._ssl_timeouts
+        settings = self.settings
         return {
             "ssl": self._ssl,
-            "ssl_handshake_timeout": self.settings.open_timeout,
-            "ssl_shutdown_timeout": self.settings.close_timeout,
+            "ssl_handshake_timeout": settings.open_timeout if handshake is None else handshake,
+            "ssl_shutdown_timeout": settings.close_timeout if shutdown is None else shutdown,
         }
 
     def _accepted(
@@ -338,7 +359,7 @@ class Server:
     def _failed(self, ws: ServerConnection, name: str, error: BaseException) -> None:
         """A function of the user's raised: a refusal if it meant one, else 500."""
         if not isinstance(error, InvalidHandshake):
-            self.logger.error("%s failed", name, exc_info=error)
+            ws.logger.error("%s failed", name, exc_info=error)
             error = InvalidHandshake("internal error", status=500)
         self.refuse(ws, error)
 
@@ -357,7 +378,7 @@ class Server:
     def _accept(self, ws: ServerConnection, head: Head, rest: bytes) -> None:
         assert head.key is not None
         lines = self._lines
-        if self._subprotocols is not None or self._select_subprotocol is not None:
+        if self._subprotocols or self._select_subprotocol is not None:
             try:
                 subprotocol = self._negotiate(ws, head)
             except Exception as error:
@@ -424,7 +445,7 @@ class Server:
         return True
 
     def _negotiate(self, ws: ServerConnection, head: Head) -> str | None:
-        """The subprotocol: the client's first choice that we have, or what ``select_subprotocol``
+        """The subprotocol: the first of ours that is offered, or what ``select_subprotocol``
         says.
         """
         values = [value for name, value in head.lines() if name.lower() == "sec-websocket-protocol"]
@@ -434,10 +455,10 @@ class Server:
             if chosen is not None and chosen not in offered:
                 raise NegotiationError(f"subprotocol {chosen} was not offered", status=500)
             return chosen
-        for item in offered:
-            if item in (self._subprotocols or ()):
+        for item in self._subprotocols:
+            if item in offered:
                 return item
-        return None
+        raise NegotiationError(f"no subprotocol in common, only {', '.join(self._subprotocols)}")
 
     def _open(self, ws: ServerConnection, head: Head) -> None:
         self.reactor.set_deadline(ws, None)
@@ -472,7 +493,7 @@ class Server:
         ws._forget_head()
 
     def refuse(self, ws: ServerConnection, error: InvalidHandshake) -> None:
-        self.logger.debug("handshake refused: %s", error)
+        ws.logger.debug("handshake refused: %s", error)
         self._respond(ws, refusal(error))
 
     def _respond(self, ws: ServerConnection, response: Response) -> None:
@@ -484,7 +505,7 @@ class Server:
         try:
             data = response.serialize()
         except ValueError as error:
-            self.logger.error("process_request failed", exc_info=error)
+            ws.logger.error("process_request failed", exc_info=error)
             data = refusal(InvalidHandshake("internal error", status=500)).serialize()
         ws._turn_away(data)
 
@@ -525,7 +546,7 @@ class Server:
         if error is None or isinstance(error, ConnectionClosed):
             ws.close()
         else:
-            self.logger.error("connection handler failed", exc_info=error)
+            ws.logger.error("connection handler failed", exc_info=error)
             ws.close(1011)
         self._check_closed()
 
@@ -600,8 +621,12 @@ def serve(
     port: int | None = None,
     *,
     sock: socket.socket | Sequence[socket.socket] | None = None,
-    reuse_port: bool = False,
+    family: int = 0,
+    flags: int = socket.AI_PASSIVE,
+    reuse_address: bool | None = None,
+    reuse_port: bool | None = None,
     backlog: int = BACKLOG,
+    start_serving: bool = True,
     origins: Origins | None = None,
     subprotocols: Sequence[str] | None = None,
     select_subprotocol: SelectSubprotocol | None = None,
@@ -609,18 +634,21 @@ def serve(
     process_response: ProcessResponse | None = None,
     server_header: str | None = None,
     compression: str | Deflate | None = "deflate",
+    extensions: Sequence[Any] | None = None,
     open_timeout: float | None = 10.0,
     ping_interval: float | None = 20.0,
     ping_timeout: float | None = 20.0,
     close_timeout: float | None = 10.0,
-    max_size: int | None = 2**20,
+    max_size: MaxSize = 2**20,
     max_fragments: int | None = 4096,
-    max_queue: int | None = 16,
-    write_limit: int | tuple[int, int] = 65536,
+    max_queue: MaxQueue = 16,
+    write_limit: WriteLimit = 65536,
     max_backlog: int | None = 16 * 2**20,
     carrier: str = "auto",
     http: Callable[[], asyncio.Protocol] | None = None,
     ssl: ssl_module.SSLContext | None = None,
+    ssl_handshake_timeout: float | None = None,
+    ssl_shutdown_timeout: float | None = None,
     proxy_protocol: Iterable[str] = (),
     logger: logging.Logger | None = None,
     create_connection: type[ServerConnection] | None = None,
@@ -635,21 +663,29 @@ def serve(
         host: address or addresses to listen on; ``None``: all.
         port: TCP port; 0 or ``None``: a free one (see ``server.sockets``).
         sock: a bound socket, or several, instead of host and port.
+        family: ``socket.AF_INET`` or ``AF_INET6`` to listen on no other addresses of the host.
+        flags: of the look-up of the host (``socket.AI_…``).
+        reuse_address: ``False`` leaves out ``SO_REUSEADDR``, which lets a server start again at
+            once.
         reuse_port: let several processes listen on the port (``SO_REUSEPORT``).
         backlog: connections that the system may complete before we accept them.
+        start_serving: ``False`` leaves it to ``server.start_serving()`` or ``serve_forever()`` to
+            accept connections.
         origins: allowed values of ``Origin`` (str, or a compiled pattern that must match all of it;
             ``None`` among them allows requests without one); others get 403. Browsers always send
             it: list yours to keep other sites from using a user's cookies (RFC 6455 10.2).
             ``None``: any.
-        subprotocols: what we speak; the client's first choice among them is taken.
-        select_subprotocol: ``(ws, offered)`` → one of those offered, or ``None``; may raise
-            ``NegotiationError``.
+        subprotocols: what we speak, the most wanted first: the first that the client offers is
+            taken, and a client that offers none of them gets 400.
+        select_subprotocol: ``(ws, offered)`` → one of those offered, or ``None``, in place of that
+            rule; may raise ``NegotiationError``.
         process_request: ``(ws, request)`` → ``None`` to go on, or a ``Response`` instead
             (``ws.respond(status, text)``); may be a coroutine function.
         process_response: ``(ws, request, response)`` → changes the 101 response, or gives another.
         server_header: value of ``Server``; ``None``: none.
         compression: "deflate" agrees to permessage-deflate (RFC 7692) with clients that offer it, a
             ``Deflate`` does so with its settings; ``None`` never does.
+        extensions: ``None`` or empty: there are no others.
         open_timeout: seconds for the handshake, after which 408.
         ping_interval: seconds between keepalive pings; ``ping_timeout``: seconds to wait for the
             pong, then 1011.
@@ -668,6 +704,8 @@ def serve(
         ssl: a server-side context, for ``wss``; certificates loaded into it later are used for new
             connections, and ``server.ssl`` takes another. ``open_timeout`` bounds the TLS handshake
             as well.
+        ssl_handshake_timeout, ssl_shutdown_timeout: seconds, as for ``loop.create_server``, of
+            asyncio's TLS, which these choose.
         proxy_protocol: addresses and networks (CIDR) of proxies, and ``"unix"`` for any peer on a
             Unix socket. Their connections have to begin with a header of the PROXY protocol,
             version 1 or 2, before TLS; ``ws.remote_address`` is then the client's. One that is
@@ -687,12 +725,14 @@ def serve(
     proxies = Networks([proxy_protocol] if isinstance(proxy_protocol, str) else proxy_protocol)
     if proxies and not _READERS:
         raise ValueError("proxy_protocol is not there on Windows")
+    if ssl is None and (ssl_handshake_timeout is not None or ssl_shutdown_timeout is not None):
+        raise ValueError("ssl_handshake_timeout and ssl_shutdown_timeout need ssl")
+    check_subprotocols(subprotocols or ())
+    no_extensions(extensions)
     deflate = as_deflate(compression)
     settings = ServerSettings(
-        max_size=max_size,
+        **limits(max_size, max_queue, write_limit),
         max_fragments=max_fragments,
-        max_queue=max_queue,
-        write_limit=write_limit,
         max_backlog=max_backlog,
         ping_interval=ping_interval,
         ping_timeout=ping_timeout,
@@ -714,11 +754,19 @@ def serve(
             http=http,
             logger=logger,
             ssl=ssl,
+            ssl_timeouts=(ssl_handshake_timeout, ssl_shutdown_timeout),
             proxies=proxies or None,
             create_connection=create_connection or ServerConnection,
         )
         if sock is None:
-            sockets = await bind(host, port or 0, reuse_port)
+            sockets = await bind(
+                host,
+                port or 0,
+                family=family,
+                flags=flags,
+                reuse_address=reuse_address,
+                reuse_port=reuse_port,
+            )
         else:
             sockets = [sock] if isinstance(sock, socket.socket) else list(sock)
         try:
@@ -726,7 +774,9 @@ def serve(
                 if bound.family in (socket.AF_INET, socket.AF_INET6):
                     # Accepted sockets inherit it: one system call per connection less.
                     bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            await server._listen(sockets, backlog=backlog, carrier=carrier)
+            server._bind(sockets, backlog=backlog, carrier=carrier)
+            if start_serving:
+                await server.start_serving()
         except BaseException:
             server.close()
             for bound in sockets:

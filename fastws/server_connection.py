@@ -84,10 +84,10 @@ class ServerConnection(Connection):
         """What ``process_request`` or ``process_response`` answered, if it did."""
         return None if self._details is None else self._details.response
 
-    def _address(self, name: str) -> Any:
-        if self.proxied is None or self._state == State.CLOSED:
-            return super()._address(name)
-        return self.proxied.source if name == "peername" else self.proxied.destination
+    def _addresses(self) -> tuple[Any, Any]:
+        if self.proxied is None:
+            return super()._addresses()
+        return self.proxied.destination, self.proxied.source
 
     def respond(self, status: int, text: str) -> Response:
         """A plain-text response for ``process_request`` to return."""

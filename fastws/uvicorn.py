@@ -97,7 +97,8 @@ def _settings_of(server: ServerState, config: Config, reactor: Reactor) -> Serve
     settings = _settings.get(server)
     if settings is None:
         settings = ServerSettings(
-            max_size=config.ws_max_size,
+            # 0 refuses every message with a byte in it in uvicorn's own; ours begin at 1.
+            max_size=max(config.ws_max_size, 1),
             max_queue=config.ws_max_queue or None,
             # An ASGI application waits in send(), however large its message is.
             max_backlog=None,

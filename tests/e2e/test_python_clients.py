@@ -1,4 +1,4 @@
-"""Python's `websockets` and `aiohttp` as clients of the servers in examples/."""
+"""Python's `websockets`, `aiohttp` and `picows` as clients of the servers in examples/."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 
 import aiohttp
 import pytest
+from picows import WSAutoPingStrategy, WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosedError
 
@@ -130,6 +131,34 @@ async def test_aiohttp_reads_what_it_wrote(handler: object, carrier: str) -> Non
         assert ws.close_code == 4000
 
 
+@pytest.mark.parametrize("takeover", [False, True], ids=["alone", "takeover"])
+@pytest.mark.parametrize("window", [9, 12, 15])
+async def test_aiohttp_with_compression(
+    handler: object, carrier: str, window: int, takeover: bool
+) -> None:
+    deflate = fastws.Deflate(
+        server_no_context_takeover=not takeover,
+        client_no_context_takeover=not takeover,
+        client_max_window_bits=window,
+    )
+    async with (
+        fastws.serve(handler, "127.0.0.1", 0, carrier=carrier, compression=deflate) as server,
+        aiohttp.ClientSession() as http,
+        http.ws_connect(url(server), compress=window, max_msg_size=MIB + 1) as ws,
+    ):
+        assert ws.compress == window
+        assert ws.client_notakeover is not takeover
+        for message in (*MESSAGES, *MESSAGES[:3], "again and again " * 5000):
+            if isinstance(message, str):
+                await ws.send_str(message)
+                assert await ws.receive_str() == message
+            else:
+                await ws.send_bytes(message)
+                assert await ws.receive_bytes() == message
+        assert await ws.close(code=4000, message=b"enough")
+        assert ws.close_code == 4000
+
+
 async def test_aiohttp_pings_and_is_told_that_the_server_goes(
     handler: object, carrier: str
 ) -> None:
@@ -144,6 +173,66 @@ async def test_aiohttp_pings_and_is_told_that_the_server_goes(
         server.close()
         closing = await ws.receive()
         assert (closing.type, closing.data) == (aiohttp.WSMsgType.CLOSE, 1001)
+
+
+class Peer(WSListener):  # type: ignore[misc, unused-ignore]
+    """A client of picows: what comes, in order."""
+
+    def __init__(self) -> None:
+        self.frames: asyncio.Queue[tuple[WSMsgType, str | bytes]] = asyncio.Queue()
+
+    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+        kind, data = frame.msg_type, frame.get_payload_as_bytes()
+        if kind == WSMsgType.CLOSE:
+            self.frames.put_nowait((kind, f"{frame.get_close_code()}"))
+            transport.disconnect()
+        else:
+            self.frames.put_nowait((kind, data.decode() if kind == WSMsgType.TEXT else data))
+
+
+@pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
+async def test_picows_reads_what_it_wrote(handler: object, carrier: str, secure: bool) -> None:
+    tls = {"ssl": server_context()} if secure else {}
+    async with fastws.serve(handler, "127.0.0.1", 0, carrier=carrier, **tls) as server:
+        transport, peer = await ws_connect(
+            Peer,
+            url(server).replace("ws:", "wss:" if secure else "ws:"),
+            ssl_context=client_context() if secure else None,
+        )
+        for message in MESSAGES:
+            kind = WSMsgType.TEXT if isinstance(message, str) else WSMsgType.BINARY
+            transport.send(kind, message.encode() if isinstance(message, str) else message)
+            assert await peer.frames.get() == (kind, message)
+        transport.send(WSMsgType.TEXT, b"gr", fin=False)
+        transport.send_ping(b"beat")
+        transport.send(WSMsgType.CONTINUATION, "üß".encode())
+        assert await peer.frames.get() == (WSMsgType.PONG, b"beat")
+        assert await peer.frames.get() == (WSMsgType.TEXT, "grüß")
+        transport.send_close(4321, b"enough")
+        assert await peer.frames.get() == (WSMsgType.CLOSE, "4321")
+        await transport.wait_disconnected()
+
+
+async def test_picows_and_the_server_ping_each_other_and_it_is_told_that_the_server_goes(
+    handler: object, carrier: str
+) -> None:
+    async with fastws.serve(
+        handler, "127.0.0.1", 0, carrier=carrier, ping_interval=0.05, ping_timeout=0.1
+    ) as server:
+        transport, peer = await ws_connect(
+            Peer,
+            url(server),
+            enable_auto_ping=True,
+            auto_ping_idle_timeout=0.1,
+            auto_ping_reply_timeout=0.1,
+            auto_ping_strategy=WSAutoPingStrategy.PING_PERIODICALLY,
+        )
+        await asyncio.sleep(0.5)
+        transport.send(WSMsgType.TEXT, b"still here")
+        assert await asyncio.wait_for(peer.frames.get(), 5) == (WSMsgType.TEXT, "still here")
+        server.close()
+        assert await asyncio.wait_for(peer.frames.get(), 5) == (WSMsgType.CLOSE, "1001")
+        await transport.wait_disconnected()
 
 
 async def test_a_broadcast_reaches_everybody(carrier: str) -> None:

@@ -52,7 +52,7 @@ async def test_await_gives_an_open_connection_that_is_the_callers_to_close(carri
         assert ws.local_address[0] == "127.0.0.1"
         await ws.close(4000, "done")
         assert (ws.close_code, ws.close_reason, ws.state) == (4000, "done", State.CLOSED)
-        assert ws.remote_address is None
+        assert ws.remote_address == server.sockets[0].getsockname()
 
 
 async def test_the_context_closes_with_1000(carrier: str) -> None:
@@ -346,13 +346,18 @@ async def test_headers_that_would_break_the_request_are_refused(headers: dict[st
 
 
 async def test_the_subprotocol_is_what_the_server_chose(carrier: str) -> None:
-    async with serve(echo, carrier, subprotocols=["b", "c"]) as server:
-        async with connect(url(server), carrier, subprotocols=["a", "b", "c"]) as ws:
-            assert ws.subprotocol == "b"
-            assert ws.response is not None and ws.response.status_code == 101
-            assert ws.response.headers["sec-websocket-protocol"] == "b"
-        async with connect(url(server), carrier) as ws:
-            assert ws.subprotocol is None
+    async with (
+        serve(echo, carrier, subprotocols=["b", "c"]) as server,
+        connect(url(server), carrier, subprotocols=["a", "b", "c"]) as ws,
+    ):
+        assert ws.subprotocol == "b"
+        assert ws.response is not None and ws.response.status_code == 101
+        assert ws.response.headers["sec-websocket-protocol"] == "b"
+    async with (
+        serve(echo, carrier) as server,
+        connect(url(server), carrier, subprotocols=["a"]) as ws,
+    ):
+        assert ws.subprotocol is None
 
 
 @pytest.mark.parametrize(

@@ -303,7 +303,7 @@ async def test_ping_rejects_data_that_cannot_go_out(carrier: str) -> None:
     async with serve(held, carrier) as server, await Peer.open(server) as peer:
         ws = await held.connection()
         await ws.ping("same")
-        with pytest.raises(RuntimeError, match="same data"):
+        with pytest.raises(fastws.ConcurrencyError, match="same data"):
             await ws.ping(b"same")
         for call in (ws.ping, ws.pong):
             with pytest.raises(fastws.ProtocolError, match="125"):
@@ -838,6 +838,52 @@ async def test_connection_knows_its_addresses_and_has_an_id(carrier: str) -> Non
         assert first_ws.id != second_ws.id
         ws.abort()
         assert ws.local_address is None and ws.remote_address is None
+
+
+async def test_addresses_outlive_a_connection_that_was_closed(carrier: str) -> None:
+    held = Held()
+    async with serve(held, carrier) as server, await Peer.open(server) as peer:
+        ws = await held.connection()
+        client = peer.sock.getsockname()
+        await peer.say_close()
+        await peer.close_frame()
+        await ws.wait_closed()
+        assert (ws.local_address, ws.remote_address) == (address(server), client)
+
+
+async def test_addresses_of_a_connection_that_is_dropped_are_there_if_they_were_read(
+    carrier: str,
+) -> None:
+    for read in (True, False):
+        held = Held()
+        async with serve(held, carrier) as server, await Peer.open(server) as peer:
+            ws = await held.connection()
+            client = peer.sock.getsockname()
+            assert not read or ws.remote_address == client
+            ws.abort()
+            expected = (address(server), client) if read else (None, None)
+            assert (ws.local_address, ws.remote_address) == expected
+
+
+async def test_an_idle_connection_keeps_no_address(carrier: str) -> None:
+    recorder = Recorder()
+    async with serve(recorder, carrier) as server, await Peer.open(server):
+        ws = await recorder.opened.get()
+        assert ws.remote_address is not None
+        assert ws._details is None
+
+
+async def test_what_a_connection_logs_names_it(
+    carrier: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    held = Held()
+    async with serve(held, carrier) as server, await Peer.open(server):
+        ws = await held.connection()
+        ws.logger.error("said by the program")
+        assert ws.logger.logger is server.logger
+    assert [(record.message, record.websocket) for record in caplog.records] == [  # type: ignore[attr-defined]
+        ("said by the program", ws)
+    ]
 
 
 async def test_connection_takes_attributes(carrier: str) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+import fastws
 from fastws._dial import dial
 
 pytestmark = pytest.mark.usefixtures("loop_kind")
@@ -129,8 +130,41 @@ async def test_families_are_tried_by_turns(resolver: dict[str, list[str]]) -> No
     from fastws._dial import _interlaced, _resolve
 
     resolver["both.test"] = ["::1", "::2", "::3", "127.0.0.1"]
-    addresses = _interlaced(await _resolve("both.test", 80, 0))
-    assert [address[1] for address in addresses] == ["::1", "127.0.0.1", "::2", "::3"]
+    addresses = await _resolve("both.test", 80, 0, 0, 0)
+    turns = {
+        count: [address[1] for address in _interlaced(addresses, count)] for count in (1, 2, 9)
+    }
+    assert turns[1] == ["::1", "127.0.0.1", "::2", "::3"]
+    assert turns[2] == ["::1", "::2", "127.0.0.1", "::3"]
+    assert turns[9] == resolver["both.test"]
+
+
+@whole_network
+async def test_addresses_are_left_in_order_without_interleaving(
+    resolver: dict[str, list[str]],
+) -> None:
+    with listener() as port:
+        resolver["both.test"] = [GOOD, "::9", GOOD]
+        for interleave in (0, 1):
+            sock = await dial("both.test", port, interleave=interleave)
+            assert sock.getpeername() == (GOOD, port)
+            sock.close()
+
+
+async def test_the_look_up_is_as_the_caller_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+
+    def getaddrinfo(*args: Any, **options: Any) -> list[Any]:
+        asked.append((args, options))
+        raise OSError("enough")
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    with pytest.raises(OSError, match="enough"):
+        await fastws.connect(
+            "ws://host.test/", proxy=None, family=socket.AF_INET6, proto=6, flags=socket.AI_ALL
+        )
+    flags = {"flags": socket.AI_ALL | socket.AI_NUMERICHOST}
+    assert asked == [(("host.test", 80, socket.AF_INET6, socket.SOCK_STREAM, 6), flags)]
 
 
 @whole_network

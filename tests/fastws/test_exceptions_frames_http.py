@@ -144,6 +144,7 @@ def test_headers_compare_names_without_case_and_keep_order_and_repeats() -> None
     headers["D"] = "5"
     assert dict(Headers({"x": "1"})) == {"x": "1"}
     assert "'D', '5'" in repr(headers)
+    assert str(headers) == "b: 2\r\nc: 4\r\nD: 5\r\n\r\n"
 
 
 def test_response_is_serialised_as_http() -> None:

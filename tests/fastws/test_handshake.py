@@ -344,13 +344,11 @@ async def test_two_origin_headers_are_refused(carrier: str) -> None:
 # --- subprotocols
 
 
-async def test_first_subprotocol_offered_that_we_speak_is_chosen(carrier: str) -> None:
-    cases: list[tuple[list[str], str | None]] = [
-        (["chat.v2, chat.v1"], "chat.v2"),
-        (["chat.v1", "chat.v2"], "chat.v1"),
-        (["unknown,chat.v1"], "chat.v1"),
-        (["unknown"], None),
-        ([], None),
+async def test_first_subprotocol_that_we_speak_and_is_offered_is_chosen(carrier: str) -> None:
+    cases = [
+        (["chat.v2, chat.v1"], "chat.v1"),
+        (["chat.v2", "chat.v1"], "chat.v1"),
+        (["unknown,chat.v2"], "chat.v2"),
     ]
     held = Held()
     async with serve(held, carrier, subprotocols=["chat.v1", "chat.v2"]) as server:
@@ -360,6 +358,32 @@ async def test_first_subprotocol_offered_that_we_speak_is_chosen(carrier: str) -
                 _, headers, _ = await peer.response()
                 assert headers.get("sec-websocket-protocol") == chosen, offers
                 assert (await held.connection()).subprotocol == chosen, offers
+
+
+async def test_a_client_without_a_subprotocol_in_common_gets_a_400(carrier: str) -> None:
+    async with serve(echo, carrier, subprotocols=["chat.v1", "chat.v2"]) as server:
+        for lines in ([], [("Sec-WebSocket-Protocol", "unknown")]):
+            status, _, body = await answer(server, head(lines))
+            assert status == 400
+            assert b"no subprotocol in common, only chat.v1, chat.v2" in body
+
+
+async def test_a_server_without_subprotocols_takes_any_client(carrier: str) -> None:
+    for ours in (None, []):
+        async with serve(echo, carrier, subprotocols=ours) as server:
+            offered = head([("Sec-WebSocket-Protocol", "unknown")])
+            status, headers, _ = await answer(server, offered)
+            assert status == 101 and "sec-websocket-protocol" not in headers
+
+
+@pytest.mark.parametrize(
+    ("subprotocols", "error"), [("chat", TypeError), (["a b"], ValueError), ([""], ValueError)]
+)
+async def test_subprotocols_that_nobody_could_offer(
+    subprotocols: Any, error: type[Exception]
+) -> None:
+    with pytest.raises(error, match="subprotocols"):
+        fastws.serve(echo, "127.0.0.1", 0, subprotocols=subprotocols)
 
 
 async def test_malformed_subprotocol_offer_is_a_400(carrier: str) -> None:
@@ -839,7 +863,7 @@ async def test_client_of_websockets_opens_talks_and_closes(carrier: str) -> None
             origin="https://a",
             subprotocols=["a", "b"],  # type: ignore[arg-type, list-item]
         ) as ws:
-            assert ws.subprotocol == "a"
+            assert ws.subprotocol == "b"
             for message in ("text", b"binary", "\N{SNOWMAN}" * 1000, bytes(200_000)):
                 await ws.send(message)
                 assert await ws.recv() == message

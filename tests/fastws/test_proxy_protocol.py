@@ -133,7 +133,8 @@ async def test_the_address_is_the_clients(carrier: str, header: bytes, secure: b
             assert there.local_address == ("198.51.100.1", 443)
             await ws.send("x")
             assert await recorder.messages.get() == "x"
-        await until(lambda: there.remote_address is None)
+        await until(lambda: there.state is fastws.State.CLOSED)
+        assert there.remote_address == CLIENT
 
 
 @pytest.mark.parametrize("header", [LINE, TCP6], ids=["v1", "v2"])

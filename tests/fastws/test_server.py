@@ -579,7 +579,7 @@ async def test_connections_are_of_the_class_that_create_connection_names(carrier
     ):
         ws = await held.connection()
         assert isinstance(ws, Mine)
-        assert (ws.server, ws.logger) == (server, server.logger)
+        assert ws.server is server
         ws.send("hello")
         assert await peer.message() == "hello"
 
@@ -589,3 +589,49 @@ async def test_a_server_is_started_and_knows_its_loop() -> None:
         await server.start_serving()
         assert server.is_serving()
         assert server.get_loop() is asyncio.get_running_loop()
+
+
+@pytest.mark.usefixtures("loop_kind")
+async def test_a_server_may_begin_to_accept_later(carrier: str) -> None:
+    async with serve(echo, carrier, start_serving=False) as server:
+        assert not server.is_serving()
+        with pytest.raises(ConnectionRefusedError):
+            await Peer.connect(server)
+        await server.start_serving()
+        assert server.is_serving()
+        async with await Peer.open(server) as peer:
+            await peer.text("x")
+            assert await peer.message() == "x"
+
+
+async def test_a_server_that_never_began_is_closed() -> None:
+    async with serve(echo, "auto", start_serving=False) as server:
+        (sock,) = server.sockets
+    assert sock.fileno() == -1 and server.sockets == ()
+    await server.start_serving()
+    assert not server.is_serving()
+
+
+async def test_serve_forever_begins_to_accept() -> None:
+    server = await serve(echo, "auto", start_serving=False)
+    running = asyncio.ensure_future(server.serve_forever())
+    await until(server.is_serving)
+    async with await Peer.open(server):
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+
+
+async def test_addresses_are_looked_up_as_the_caller_says() -> None:
+    async with fastws.serve(echo, "localhost", 0, family=socket.AF_INET) as server:
+        assert {sock.family for sock in server.sockets} == {socket.AF_INET}
+    with pytest.raises(OSError):
+        await fastws.serve(echo, "localhost", 0, flags=socket.AI_NUMERICHOST)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="it is the default of POSIX")
+async def test_addresses_are_reused_unless_told_not_to() -> None:
+    for given, reused in ((None, True), (True, True), (False, False)):
+        async with fastws.serve(echo, "127.0.0.1", 0, reuse_address=given) as server:
+            (sock,) = server.sockets
+            assert bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR)) is reused

@@ -347,6 +347,21 @@ async def test_a_client_that_stalls_in_the_handshake_is_dropped(carrier: str, sh
         await until(lambda: not server._all())
 
 
+async def test_timeouts_of_asyncios_tls_may_be_given_and_choose_it() -> None:
+    servers_may_complain()
+    timeouts = {"ssl_handshake_timeout": 0.1, "ssl_shutdown_timeout": 0.1}
+    async with secure(echo, "asyncio", **timeouts) as server:
+        async with await Peer.connect(server) as silent:
+            started = time.monotonic()
+            assert await silent.ended() in ("fin", "reset")
+            assert 0.05 < time.monotonic() - started < 5
+        async with await SecurePeer.open(server) as peer:
+            await peer.text("x")
+            assert await peer.message() == "x"
+    with pytest.raises(RuntimeError, match="no ssl_"):
+        await secure(echo, "reactor", **timeouts)
+
+
 async def test_a_client_that_says_nothing_after_the_tls_handshake_gets_408(carrier: str) -> None:
     async with (
         secure(echo, carrier, open_timeout=0.5, close_timeout=0.2) as server,

@@ -28,6 +28,7 @@ from tests.fastws.client import (
     head,
     until,
 )
+from tests.fastws.reference import CONT
 
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
@@ -838,6 +839,21 @@ async def test_a_message_over_ws_max_size_is_1009(ws: Any) -> None:
         await peer.send(frame(BINARY, b"x" * 1001))
         assert (await peer.close_frame())[0] == 1009
         assert (await app.disconnect())["code"] == 1009
+
+
+async def test_a_ws_max_size_of_nothing_refuses_messages_and_not_connections(ws: Any) -> None:
+    app = Recording()
+    async with running(app, ws, ws_max_size=0) as server, await Peer.open(where(server)) as peer:
+        await peer.send(frame(BINARY, b"xy"))
+        assert (await peer.close_frame())[0] == 1009
+        assert (await app.disconnect())["code"] == 1009
+
+
+async def test_a_message_of_more_than_4096_fragments_is_1009(ours: Any) -> None:
+    app = Recording()
+    async with running(app, ours) as server, await Peer.open(where(server)) as peer:
+        await peer.send(frame(TEXT, fin=False) + frame(CONT, fin=False) * 4096)
+        assert (await peer.close_frame())[0] == 1009
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,7 @@ def test_every_path_is_there() -> None:
             assert f"`{route.path}`" in TEXT
 
 
-@pytest.mark.parametrize("method", NOT_AVAILABLE)
+@pytest.mark.parametrize("method", sorted(NOT_AVAILABLE))
 def test_every_method_that_is_not_available_is_said_to_be(method: str) -> None:
     assert re.search(rf"\*\*Not there\*\*[^\n]*`{method}`", TEXT)
 
