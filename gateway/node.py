@@ -186,15 +186,15 @@ class Node:
             if number % _AT_ONCE == 0:
                 await asyncio.sleep(0)
 
-    def leave(self, session: Session, code: int) -> None:
-        """The transport has closed, with this close code."""
+    def leave(self, session: Session, code: int, reason: str | None = None) -> None:
+        """The transport has closed, with this close code; ``reason`` if it was not the client."""
         self.counters.connections -= 1
         if session.address:
             self.limits.closed(session.address)
         if self.heartbeat is not None:
             self.heartbeat.close(session)
         if not session.ended:
-            left = self._end(session, code)
+            left = self._end(session, code, reason)
             start(self.members.left(left))
         session.transport = GONE  # they refer to each other: do not leave it to the collector
 

@@ -79,4 +79,11 @@ class WebSocketSession(Session):
         self.endpoint.node.disconnect(self, codes.SLOW)
 
     def on_close(self, ws: fastws.Connection, code: int, reason: str) -> None:
-        self.endpoint.node.leave(self, code)
+        """A fault that the library closes for, such as a message that is too large, is our code:
+        the client does not always answer with one.
+        """
+        sent = ws.close_sent
+        if sent is not None and code == fastws.CloseCode.ABNORMAL_CLOSURE:
+            self.endpoint.node.leave(self, sent.code, sent.reason)
+        else:
+            self.endpoint.node.leave(self, code)

@@ -16,6 +16,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Origin, Subprotocol
 
+from gateway.app import App, DisconnectEvent
 from gateway.config import load
 from gateway.server import Gateway
 from tests.gateway.tokens import SECRET, token
@@ -117,6 +118,37 @@ async def test_garbage_is_answered_with_3501_and_a_large_message_with_1009() -> 
             await big.ws.send(json.dumps({"id": 1, "rpc": {"data": "x" * 65536}}))
             code, _ = await big.closed()
             assert code == 1009
+
+
+@pytest.mark.parametrize(
+    ("send", "code"),
+    [
+        (lambda ws: ws.send("x" * 65537), 1009),
+        (lambda ws: ws.send(b"\xff", text=True), 1007),
+    ],
+)
+async def test_faults_of_frames_are_counted_and_told_by_the_code_that_we_close_with(
+    send: Any, code: int
+) -> None:
+    app = Mourner()
+    flags = {"dev": True, "http_server.port": 0}
+    async with Gateway(load(flags=flags), app) as gateway, await client(gateway) as one:
+        await send(one.ws)
+        assert (await one.closed())[0] == code
+        await eventually(lambda: app.gone)
+        assert gateway.node.counters.disconnects == {str(code): 1}
+        [event] = app.gone
+        assert (event.code, bool(event.reason)) == (code, True)
+
+
+class Mourner(App):
+    """Is told of clients that are gone."""
+
+    def __init__(self) -> None:
+        self.gone: list[DisconnectEvent] = []
+
+    async def disconnect(self, event: DisconnectEvent, headers: Any) -> None:
+        self.gone.append(event)
 
 
 async def test_a_slow_reader_is_dropped_and_delays_nobody() -> None:
