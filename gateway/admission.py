@@ -124,6 +124,7 @@ class Admission:
             wanted[personal] = grant(self._node.rules.options(personal), Source.USER_PERSONAL)
         limit = self._node.config.client.channel_limit
         if limit and len(wanted) > limit:
+            self._node.limits.reach("channel_limit")
             raise Disconnected(codes.CHANNEL_LIMIT)
         told = {}
         for name, terms in wanted.items():

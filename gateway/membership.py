@@ -65,7 +65,8 @@ class Membership:
     """The subscriptions of one node.
 
     ``disconnect`` closes a session. ``schedule`` is called when the time has changed at which a
-    session or one of its subscriptions ends. ``clock`` gives Unix time.
+    session or one of its subscriptions ends. ``on_limit`` gets the name of a limit by which
+    something was refused. ``clock`` gives Unix time.
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class Membership:
         *,
         disconnect: Callable[[Session, Disconnect], None],
         schedule: Callable[[Session], None],
+        on_limit: Callable[[str], None] = lambda limit: None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.rules = rules
@@ -91,6 +93,7 @@ class Membership:
         self._app = app
         self._disconnect = disconnect
         self._schedule = schedule
+        self._on_limit = on_limit
         self._clock = clock
         self._behind: dict[str, StreamPosition] = {}  # what the last check has found missing
         hub.on_gap = self._lost
@@ -120,6 +123,7 @@ class Membership:
             raise Refused(codes.ALREADY_SUBSCRIBED)
         limit = self._client.channel_limit
         if limit and len(session.subscriptions) >= limit:
+            self._on_limit("channel_limit")
             raise Refused(codes.LIMIT_EXCEEDED)
         terms = await self._terms(session, request, options)
         since = StreamPosition(request.offset, request.epoch) if request.recover else None

@@ -84,7 +84,7 @@ class NodeCollector(Collector):
         yield expiry
         labelled = (
             ("disconnects", "Ended client connections.", "code", counters.disconnects),
-            ("limits_reached", "What was refused by a limit.", "limit", self._node.limits.reached),
+            ("limits_reached", "Refused, or cut, by a limit.", "limit", self._node.limits.reached),
             ("api_calls", "Calls of the HTTP API.", "method", counters.api_calls),
         )
         for name, text, label, by_label in labelled:

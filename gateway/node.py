@@ -91,7 +91,7 @@ class Node:
         self.started_at = clock()
         self.clock = clock
         self.wall = wall
-        self.rules = ChannelRules(config)
+        self.rules = ChannelRules(config, self.limits.reach)
         self.methods = MethodRules(config.rpc)
         self.tokens, self.subscription_tokens = self._verifiers(config)
         self.admission = Admission(self)
@@ -105,6 +105,7 @@ class Node:
             self.app,
             disconnect=self.disconnect,
             schedule=self.admission.schedule,
+            on_limit=self.limits.reach,
             clock=wall,
         )
         self.hub.transport_of = self._transport_of
@@ -127,7 +128,7 @@ class Node:
         tokens, subscription_tokens = self._verifiers(config)
         self.config = config
         self.tokens, self.subscription_tokens = tokens, subscription_tokens
-        self.rules = ChannelRules(config)
+        self.rules = ChannelRules(config, self.limits.reach)
         self.methods = MethodRules(config.rpc)
         self.limits.reload(config.client)
         self.members.reload(config, self.rules, subscription_tokens)
@@ -327,6 +328,7 @@ class Node:
         self._readable(name, session, self.rules.may_see_presence, _presence)
         most = self.config.channel.presence_max_clients
         if most and (await self.engine.presence_stats(name)).num_clients > most:
+            self.limits.reach("presence_max_clients")
             raise Refused(codes.LIMIT_EXCEEDED)
         return await self.engine.presence(name)
 
@@ -346,9 +348,12 @@ class Node:
         settings = self._readable(name, session, self.rules.may_see_history, history_settings)
         assert settings is not None
         most = self.config.client.history_max_publication_limit
-        if session is not None and most and not 0 <= query.limit <= most:
+        bounded = session is not None and most > 0 and not 0 <= query.limit <= most
+        if bounded:
             query = HistoryQuery(most, query.since, query.reverse)
         publications, position = await self.engine.history(name, query, settings)
+        if bounded and len(publications) == most:
+            self.limits.reach("history_max_publication_limit")
         since = query.since
         if since is not None and since.epoch and since.epoch != position.epoch:
             raise Refused(codes.UNRECOVERABLE_POSITION)

@@ -169,6 +169,7 @@ class Door:
         if body is None:
             body = await read_body(receive, self._limit)
         if body is None or len(body) > self._limit:
+            self._node.limits.reach("body_size_limit")
             return 413, _failure(Error(codes.BAD_REQUEST.code, "the request is too large"))
         try:
             return 200, await work(body)

@@ -76,14 +76,17 @@ class WebSocketSession(Session):
 
     def on_overflow(self, ws: fastws.Connection) -> None:
         """The client reads too slowly: more than ``client.queue_max_size`` bytes wait for it."""
+        self.endpoint.node.limits.reach("queue_max_size")
         self.endpoint.node.disconnect(self, codes.SLOW)
 
     def on_close(self, ws: fastws.Connection, code: int, reason: str) -> None:
         """A fault that the library closes for, such as a message that is too large, is our code:
         the client does not always answer with one.
         """
-        sent = ws.close_sent
+        node, sent = self.endpoint.node, ws.close_sent
         if sent is not None and code == fastws.CloseCode.ABNORMAL_CLOSURE:
-            self.endpoint.node.leave(self, sent.code, sent.reason)
+            if sent.code == fastws.CloseCode.MESSAGE_TOO_BIG:
+                node.limits.reach("message_size_limit")
+            node.leave(self, sent.code, sent.reason)
         else:
-            self.endpoint.node.leave(self, code)
+            node.leave(self, code)

@@ -166,6 +166,7 @@ async def test_a_slow_reader_is_dropped_and_delays_nobody() -> None:
             if gateway.node.counters.disconnects:
                 break
         assert gateway.node.counters.disconnects == {"3008": 1}
+        assert gateway.node.limits.reached == {"queue_max_size": 1}
         [channel] = gateway.node.hub.channels.values()
         assert channel.users == 1
         slow.ws.transport.resume_reading()

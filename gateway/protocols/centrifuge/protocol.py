@@ -100,6 +100,7 @@ class CentrifugeJson:
             inbox = session.inbox = deque()
         inbox.append(frame)
         if sum(map(len, inbox)) > self._node.config.client.queue_max_size:
+            self._node.limits.reach("queue_max_size")
             self._node.disconnect(session, codes.TOO_MANY_COMMANDS)
 
     # -- events out
@@ -265,6 +266,7 @@ class CentrifugeJson:
         """Add a reply of any size. Raises `Refused` (106) rather than close the client by it."""
         encoded = _encode(reply)
         if len(encoded) > self._node.config.client.queue_max_size:
+            self._node.limits.reach("queue_max_size")
             raise Refused(codes.LIMIT_EXCEEDED)
         batch.add_encoded(encoded)
 
