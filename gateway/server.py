@@ -309,7 +309,10 @@ class Gateway:
                     start(self.node.members.check_positions())
             except Exception:  # the heartbeat must go on
                 log.exception("heartbeat failed")
+            began = time.perf_counter()
             await asyncio.sleep(SWEEP_PERIOD)
+            lag = time.perf_counter() - began - SWEEP_PERIOD
+            self.node.counters.loop_lag.add(max(lag, 0.0))
 
     async def _drain(self) -> None:
         """Close clients in batches, so that they do not all come to another process at once."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hmac
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
+from time import perf_counter
 from typing import Any, TypeAlias
 
 import msgspec
@@ -25,6 +26,7 @@ from gateway import codes
 from gateway.api.methods import METHODS, Api, bind
 from gateway.api.openapi import describe
 from gateway.codes import Error, Refused
+from gateway.metrics import error_label
 from gateway.node import Node
 
 log = structlog.get_logger("gateway.api")
@@ -227,7 +229,16 @@ class Calls:
         if method not in METHODS:
             return {"error": codes.METHOD_NOT_FOUND}
         request = _decode(_decoders[method], arguments or b"{}")
-        self._node.counters.api_calls[method] += 1
+        counters = self._node.counters
+        counters.api_calls[method] += 1
+        began = perf_counter()
+        reply = await self._traced(method, request)
+        counters.api_times[method].add(perf_counter() - began)
+        if "error" in reply:
+            counters.api_errors[method, error_label(reply["error"].code)] += 1
+        return reply
+
+    async def _traced(self, method: str, request: Any) -> dict[str, Any]:
         tracing = self._node.tracing
         if not tracing.records:
             return await self._reply(method, request)

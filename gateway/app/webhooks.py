@@ -37,6 +37,7 @@ from gateway.app.events import (
 from gateway.codes import NOT_AVAILABLE, Disconnect, Disconnected, Error, Refused
 from gateway.config import DEFAULT_PROXY, Config, ProxyOptions
 from gateway.config.proxies import choices, event_proxies
+from gateway.histogram import Histogram
 
 if TYPE_CHECKING:
     from gateway.app.posting import Poster
@@ -67,10 +68,12 @@ class Hook:
         self.endpoint = endpoint
         self.calls = 0
         self.failures = 0
+        self.times = Histogram()  # what calls took, in seconds
 
-    def note(self, endpoint: Endpoint, *, failed: bool) -> None:
-        """A call has ended."""
+    def note(self, endpoint: Endpoint, taken: float, *, failed: bool) -> None:
+        """A call has ended, after ``taken`` seconds."""
         self.calls += 1
+        self.times.add(taken)
         self.failures += failed
         endpoint.note(failed=failed)
 
@@ -130,13 +133,14 @@ class Backend(App):
             raise Refused(NOT_AVAILABLE)
         endpoint = hook.endpoint  # the hook may have another one when the answer is here
         endpoint.check()
+        began = time.perf_counter()
         try:
             answer = read(await self._post(endpoint, name, _encode(event), headers))
         except (OSError, msgspec.DecodeError) as error:
-            hook.note(endpoint, failed=True)
+            hook.note(endpoint, time.perf_counter() - began, failed=True)
             log.warning("webhook failed", event_name=name, proxy=hook.proxy, error=repr(error))
             raise WebhookFailed(f"{endpoint.name}: {error!r}") from None
-        hook.note(endpoint, failed=False)
+        hook.note(endpoint, time.perf_counter() - began, failed=False)
         return answer
 
 

@@ -16,6 +16,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Origin, Subprotocol
 
+from gateway import __version__
 from gateway.app import App, DisconnectEvent
 from gateway.config import load
 from gateway.server import Gateway
@@ -268,6 +269,43 @@ async def test_metrics_tell_what_happens() -> None:
         assert samples["deliveries_total"] == "2.0"
         assert samples["frames_received_total"] == "7.0"
         assert samples['disconnects_total{code="3501"}'] == "1.0"
+
+
+async def test_metrics_tell_of_commands_calls_and_the_process() -> None:
+    flags = {"http_api__key": "k", "channel__without_namespace__history_size": 1}
+    async with make(**flags) as gateway, aiohttp.ClientSession() as http:
+        async with await client(gateway, "a") as one:
+            await one.ask({"publish": {"channel": "a", "data": 1}})
+            await one.read()
+            await one.ask({"publish": {"channel": "x" * 256, "data": 1}})
+            await one.ask({"rpc": {}})
+            session = next(iter(gateway.node.clients))
+            headers = {"X-API-Key": "k"}
+            for body in {"channel": "b", "data": 1}, {}:
+                where = url(gateway, "/api/publish", "http")
+                async with http.post(where, json=body, headers=headers) as response:
+                    assert response.status == 200
+            one.ws.transport.pause_reading()
+            while not session.transport.buffered_amount:  # type: ignore[attr-defined]
+                await gateway.node.publish("a", Raw(b'"%s"' % (b"x" * 100_000)))
+                await asyncio.sleep(0)
+            await asyncio.sleep(0.3)
+            async with http.get(url(gateway, "/metrics", "http")) as response:
+                text = await response.text()
+        samples = dict(re.findall(r"^([a-z]\S+) (\S+)$", text, re.MULTILINE))
+        commands = {"connect": 1, "subscribe": 1, "publish": 2, "rpc": 1, "history": 0}
+        for name, count in commands.items():
+            assert float(samples[f'fastws_commands_total{{method="{name}"}}']) == count
+        assert samples['fastws_command_errors_total{code="107"}'] == "1.0"
+        assert samples['fastws_command_errors_total{code="104"}'] == "1.0"
+        assert samples['fastws_api_errors_total{code="107",method="publish"}'] == "1.0"
+        assert samples['fastws_api_duration_seconds_count{method="publish"}'] == "2.0"
+        assert float(samples["fastws_queued_bytes"]) > 0
+        assert float(samples["fastws_loop_lag_seconds_count"]) > 0
+        assert samples[f'fastws_build_info{{version="{__version__}"}}'] == "1.0"
+        assert float(samples["process_resident_memory_bytes"]) > 1e6
+        assert 3 < float(samples["process_open_fds"]) < float(samples["process_max_fds"])
+        assert float(samples["process_cpu_seconds_total"]) > 0
 
 
 async def test_publications_of_one_tick_arrive_in_order() -> None:
