@@ -15,7 +15,7 @@ from gateway.auth import ConnectionClaims, InvalidToken, TokenExpired
 from gateway.auth.tokens import SubscribeOptions, payload
 from gateway.channels.grants import Grant, Source, grant
 from gateway.codes import Disconnected, Refused
-from gateway.ids import new_id
+from gateway.log import Seldom
 from gateway.membership import RETRY_AFTER, expiry
 from gateway.model import ClientInfo, Connected, Expiry, StreamPosition, Subscribed
 from gateway.session import Credentials, Session, with_channel_info
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from gateway.node import Node
 
 log = structlog.get_logger("gateway.admission")
+seldom = Seldom(log)
 
 
 class Admission:
@@ -55,7 +56,7 @@ class Admission:
         if session.info is not None:
             raise Disconnected(codes.INVALID_REQUEST, "client has connected already")
         token, session.token = token or session.token, ""
-        client = new_id()
+        client = session.id
         told: Raw | UnsetType = UNSET
         if token:
             claims = await self._admit(token)
@@ -86,6 +87,7 @@ class Admission:
         except Refused:
             await self._withdraw(session)
             raise
+        log.debug("client connected", client=client, user=claims.sub, address=session.address)
         end = Expiry() if self._renews(session) else expiry(session.expire_at, self._node.wall())
         return Connected(session.info, end, subs, told)
 
@@ -241,7 +243,7 @@ class Admission:
             self._node.disconnect(session, reason.disconnect)
             return
         except (OSError, Refused) as error:
-            log.warning("refresh failed", client=session.id, error=str(error))
+            seldom.warning("refresh failed", client=session.id, error=str(error))
             reply, info = RefreshReply(expire_at=int(self._node.wall()) + RETRY_AFTER), UNSET
         if session.ended:
             return

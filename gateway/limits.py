@@ -8,8 +8,13 @@ from __future__ import annotations
 
 from collections import Counter
 
+import structlog
+
 from gateway.config import Client
+from gateway.log import Seldom
 from gateway.session import Session
+
+seldom = Seldom(structlog.get_logger("gateway.limits"))
 
 Refusal = tuple[int, str]  # HTTP status and the limit's name
 
@@ -61,9 +66,10 @@ class Limits:
         self.counts_commands = self._commands > 0 or self._user_commands > 0
         self._accepted = Bucket(self._rate, 0.0)
 
-    def reach(self, limit: str) -> None:
-        """Count that something was refused, or cut, by a limit."""
+    def reach(self, limit: str, **about: object) -> None:
+        """Count, and log now and then, that something was refused, or cut, by a limit."""
         self.reached[limit] += 1
+        seldom.info("limit reached", limit, limit=limit, **about)
 
     # -- connections
 
@@ -77,7 +83,7 @@ class Limits:
         elif self._rate and not self._accepted.take(self._rate, now):
             refusal = (503, "connection_rate_limit")
         if refusal is not None:
-            self.reach(refusal[1])
+            self.reach(refusal[1], address=address)
         return refusal
 
     def opened(self, address: str) -> None:
@@ -106,14 +112,14 @@ class Limits:
             if bucket is None:
                 bucket = session.bucket = Bucket(self._commands, now)
             if not bucket.take(self._commands, now):
-                self.reach("command_rate_limit")
+                self.reach("command_rate_limit", client=session.id)
                 return False
         if self._user_commands and session.user:
             shared = self._by_user.get(session.user)
             if shared is None:
                 shared = self._by_user[session.user] = Bucket(self._user_commands, now)
             if not shared.take(self._user_commands, now):
-                self.reach("user_command_rate_limit")
+                self.reach("user_command_rate_limit", client=session.id)
                 return False
         return True
 

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import logging
 import sys
+import time
+from collections.abc import Callable
+from typing import Any
 
 import structlog
 
 from gateway.config import Log
+
+_PERIOD = 1.0  # seconds between lines of `Seldom`
 
 
 def configure(settings: Log) -> None:
@@ -29,3 +34,35 @@ def configure(settings: Log) -> None:
         cache_logger_on_first_use=True,
     )
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING)
+
+
+class Seldom:
+    """Lines of a log that anyone could call forth without end: one a second for each event and key.
+
+    The next one has the number of those left out as ``skipped``. Keys are kept: they must be names
+    of ours, and nothing that a client says.
+    """
+
+    def __init__(self, log: Any, clock: Callable[[], float] = time.monotonic) -> None:
+        self._log = log
+        self._clock = clock
+        self._last: dict[tuple[str, str], tuple[float, int]] = {}  # when, and how many since
+
+    def info(self, event: str, key: str = "", **about: object) -> None:
+        self._write(self._log.info, event, key, about)
+
+    def warning(self, event: str, key: str = "", **about: object) -> None:
+        self._write(self._log.warning, event, key, about)
+
+    def _write(
+        self, write: Callable[..., Any], event: str, key: str, about: dict[str, object]
+    ) -> None:
+        now = self._clock()
+        last, skipped = self._last.get((event, key), (now - _PERIOD, 0))
+        if now - last < _PERIOD:
+            self._last[event, key] = last, skipped + 1
+            return
+        self._last[event, key] = now, 0
+        if skipped:
+            about["skipped"] = skipped
+        write(event, **about)

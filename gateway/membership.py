@@ -27,6 +27,7 @@ from gateway.codes import Disconnected, Refused, Unsubscribe
 from gateway.config import ChannelOptions, Config
 from gateway.engines import Engine, HistoryQuery, HistorySettings
 from gateway.hub import Channel, Hub
+from gateway.log import Seldom
 from gateway.model import (
     MUST_RECOVER,
     Expiry,
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from gateway.codes import Disconnect
 
 log = structlog.get_logger("gateway.membership")
+seldom = Seldom(log)
 
 # A token that lives longer than this is told as living this long: SDKs count in 32 bits.
 MAX_TTL = 365 * 86400
@@ -179,7 +181,7 @@ class Membership:
         """What the client is allowed in the channel, and wants of it."""
         name, user = request.channel, session.user
         if request.token:
-            claims = await self._claims(request.token)
+            claims = await self._claims(session, request.token)
             self._check_holder(session, name, claims)
             terms = grant(options, Source.SUBSCRIPTION_TOKEN, claims.override)
             terms.info, terms.data = claims.info, claims.data
@@ -230,13 +232,13 @@ class Membership:
             and terms.filter is None
         )
 
-    async def _claims(self, token: str) -> SubscriptionClaims:
+    async def _claims(self, session: Session, token: str) -> SubscriptionClaims:
         try:
             return await self._tokens.subscription(token)
         except TokenExpired:
             raise Refused(codes.TOKEN_EXPIRED) from None
         except InvalidToken as error:
-            log.info("invalid subscription token", detail=str(error))
+            log.info("invalid subscription token", client=session.id, detail=str(error))
             raise Refused(codes.PERMISSION_DENIED) from None
 
     @staticmethod
@@ -407,7 +409,7 @@ class Membership:
             try:
                 await self._left(subscription, emptied=emptied)
             except OSError as error:
-                log.warning("engine failed", client=subscription.info.client, error=str(error))
+                seldom.warning("engine failed", client=subscription.info.client, error=str(error))
 
     async def _left(self, subscription: Subscription, *, emptied: bool) -> None:
         name, info = subscription.channel.name, subscription.info
@@ -506,7 +508,7 @@ class Membership:
             self._disconnect(session, reason.disconnect)
             return
         except (OSError, Refused) as error:
-            log.warning("sub_refresh failed", client=session.id, channel=name, error=str(error))
+            seldom.warning("sub_refresh failed", client=session.id, channel=name, error=str(error))
             return
         if session.ended or subscription not in session.subscriptions:
             return

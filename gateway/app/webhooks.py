@@ -38,11 +38,12 @@ from gateway.codes import NOT_AVAILABLE, Disconnect, Disconnected, Error, Refuse
 from gateway.config import DEFAULT_PROXY, Config, ProxyOptions
 from gateway.config.proxies import choices, event_proxies
 from gateway.histogram import Histogram
+from gateway.log import Seldom
 
 if TYPE_CHECKING:
     from gateway.app.posting import Poster
 
-log = structlog.get_logger("gateway.webhooks")
+seldom = Seldom(structlog.get_logger("gateway.webhooks"))
 
 _NOBODY = NoApp()
 
@@ -138,7 +139,14 @@ class Backend(App):
             answer = read(await self._post(endpoint, name, _encode(event), headers))
         except (OSError, msgspec.DecodeError) as error:
             hook.note(endpoint, time.perf_counter() - began, failed=True)
-            log.warning("webhook failed", event_name=name, proxy=hook.proxy, error=repr(error))
+            seldom.warning(
+                "webhook failed",
+                f"{hook.proxy} {name}",
+                event_name=name,
+                proxy=hook.proxy,
+                client=event.client,
+                error=repr(error),
+            )
             raise WebhookFailed(f"{endpoint.name}: {error!r}") from None
         hook.note(endpoint, time.perf_counter() - began, failed=False)
         return answer

@@ -15,6 +15,7 @@ from msgspec import Raw, UnsetType
 from gateway import __version__, codes
 from gateway.codes import Disconnected, Error, Refused, Unsubscribe
 from gateway.engines import HistoryQuery
+from gateway.log import Seldom
 from gateway.metrics import error_label
 from gateway.model import ClientInfo, Expiry, Publication, StreamPosition, Subscribed
 from gateway.node import Node
@@ -38,6 +39,7 @@ from gateway.session import Session, Subscription
 from gateway.stepping import start
 
 log = structlog.get_logger("gateway.centrifuge")
+seldom = Seldom(log)
 
 _PING = b"{}"
 _METHODS = tuple(name for name in Command.__struct_fields__ if name != "id")
@@ -105,7 +107,7 @@ class CentrifugeJson:
             inbox = session.inbox = deque()
         inbox.append(frame)
         if sum(map(len, inbox)) > self._node.config.client.queue_max_size:
-            self._node.limits.reach("queue_max_size")
+            self._node.limits.reach("queue_max_size", client=session.id)
             self._node.disconnect(session, codes.TOO_MANY_COMMANDS)
 
     # -- events out
@@ -418,7 +420,8 @@ class _Batch:
         except Disconnected:
             raise
         except OSError as error:
-            log.warning("out of reach", client=self._session.id, error=str(error))
+            key = type(error).__name__
+            seldom.warning("out of reach", key, client=self._session.id, error=str(error))
             self._refuse(command, codes.INTERNAL)
         except Exception:
             log.exception("command failed", client=self._session.id)
