@@ -49,14 +49,12 @@ class Seldom:
         self._last: dict[tuple[str, str], tuple[float, int]] = {}  # when, and how many since
 
     def info(self, event: str, key: str = "", **about: object) -> None:
-        self._write(self._log.info, event, key, about)
+        self._write("info", event, key, about)
 
     def warning(self, event: str, key: str = "", **about: object) -> None:
-        self._write(self._log.warning, event, key, about)
+        self._write("warning", event, key, about)
 
-    def _write(
-        self, write: Callable[..., Any], event: str, key: str, about: dict[str, object]
-    ) -> None:
+    def _write(self, level: str, event: str, key: str, about: dict[str, object]) -> None:
         now = self._clock()
         last, skipped = self._last.get((event, key), (now - _PERIOD, 0))
         if now - last < _PERIOD:
@@ -65,4 +63,4 @@ class Seldom:
         self._last[event, key] = now, 0
         if skipped:
             about["skipped"] = skipped
-        write(event, **about)
+        getattr(self._log, level)(event, **about)

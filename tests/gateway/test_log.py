@@ -54,7 +54,7 @@ async def test_a_client_has_its_id_in_logs_before_it_has_connected(
     log = Lines()
     for module in "protocols.centrifuge.protocol", "admission", "node":
         monkeypatch.setattr(f"gateway.{module}.log", log)
-    flags = {"client.token.hmac_secret_key": SECRET}
+    flags = {"client.token.hmac_secret_key": SECRET, "log.level": "debug"}
     async with World(load(flags=flags)) as world:
         garbled = world.open()
         garbled.send("garbage")
