@@ -248,6 +248,8 @@ class Fanout(Case):
     columns: ClassVar[tuple[Column, ...]] = (
         Column("server_cpu_us", "CPU us/delivery", 2, "low"),
         Column("per_second", "deliveries/s", 0),
+        Column("p50_us", "delivery p50 us", 0, "low"),
+        Column("p99_us", "delivery p99 us", 0, "low"),
         Column("last_p50_us", "last arrival us", 0, "low"),
         Column("bytes_per_delivery", "bytes/delivery", 0),
     )
@@ -278,7 +280,7 @@ class StalledFanout(Fanout):
     """
 
     columns: ClassVar[tuple[Column, ...]] = (
-        *Fanout.columns[:3],
+        *Fanout.columns[:5],
         Column("peak_mib", "MiB at most", 0, "low"),
     )
 

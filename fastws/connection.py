@@ -237,6 +237,11 @@ class Connection(Core):
         close = self._received_close()
         return None if close is None else close.reason
 
+    @property
+    def close_sent(self) -> Close | None:
+        """The close frame that we sent, if one went: ours, or the echo of the peer's."""
+        return None if self._details is None else self._details.sent
+
     def _received_close(self) -> Close | None:
         # Known before the TCP connection is closed, since recv() and send() raise that early.
         details = self._details

@@ -17,7 +17,7 @@ from gateway.auth import ConnectionClaims, InvalidToken, TokenExpired
 from gateway.auth.tokens import SubscribeOptions, payload
 from gateway.channels.grants import Grant, Source, grant
 from gateway.codes import Disconnected, Refused
-from gateway.ids import new_id
+from gateway.log import Seldom
 from gateway.membership import expiry
 from gateway.model import ClientInfo, Connected, Expiry, StreamPosition, Subscribed
 from gateway.session import Credentials, Session, with_channel_info
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from gateway.node import Node
 
 log = structlog.get_logger("gateway.admission")
+seldom = Seldom(log)
 
 
 class Admission:
@@ -64,7 +65,7 @@ class Admission:
         session.credentials = None
         if headers and (listed := self._node.app.app.emulated_headers):
             session.headers = with_emulated(session.headers, headers, listed)
-        client = new_id()
+        client = session.id
         told: Raw | UnsetType = UNSET
         if token:
             claims = await self._admit(token)
@@ -101,8 +102,9 @@ class Admission:
         except Refused:
             await self._withdraw(session)
             raise
-        if self._renews():
-            end = Expiry()
+        if self._node.config.log.level == "debug":  # a line that is not written costs some us too
+            log.debug("client connected", client=client, user=claims.sub, address=session.address)
+        end = Expiry() if self._renews() else expiry(session.expire_at, self._node.wall())
         return Connected(session.info, end, subs, told)
 
     async def _admit(self, token: str) -> ConnectionClaims:
@@ -150,6 +152,7 @@ class Admission:
                     granted[name] = grant(self._node.rules.options(name), Source.UNI_CONNECT)
         limit = self._node.config.client.channel_limit
         if limit and len(granted) > limit:
+            self._node.limits.reach("channel_limit")
             raise Disconnected(codes.CHANNEL_LIMIT)
         told = {}
         for name, terms in granted.items():
@@ -288,7 +291,7 @@ class Admission:
             log.info("refresh refused", client=session.id, detail=str(refusal))
             end = 0.0
         except Exception as error:
-            log.warning("refresh failed", client=session.id, error=repr(error))
+            seldom.warning("refresh failed", client=session.id, error=repr(error))
             end = self._node.wall() + kept_for(error)
         if session.ended:
             return

@@ -51,12 +51,14 @@ def make_app(
     ``admin`` is the admin page, for operators, where there is one.
     """
     registry = CollectorRegistry()
-    registry.register(NodeCollector(node))
+    collector = NodeCollector(node)
+    registry.register(collector)
 
     async def health(request: Request) -> Response:
         return JSONResponse({})
 
     async def metrics(request: Request) -> Response:
+        await collector.prepare()
         return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 
     async def demo(request: Request) -> Response:

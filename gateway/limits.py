@@ -8,8 +8,13 @@ from __future__ import annotations
 
 from collections import Counter
 
+import structlog
+
 from gateway.config import Client
+from gateway.log import Seldom
 from gateway.session import Session
+
+seldom = Seldom(structlog.get_logger("gateway.limits"))
 
 Refusal = tuple[int, str]  # HTTP status and the limit's name
 
@@ -41,7 +46,7 @@ class Limits:
     """The limits of a configuration, and how far they are used up."""
 
     def __init__(self, settings: Client) -> None:
-        self.reached: Counter[str] = Counter()  # by the name of the limit
+        self.reached: Counter[str] = Counter()  # by the last part of the limit's key
         self._by_address: Counter[str] = Counter()
         self._by_user: dict[str, Bucket] = {}
         self.reload(settings)
@@ -61,6 +66,11 @@ class Limits:
         self.counts_commands = self._commands > 0 or self._user_commands > 0
         self._accepted = Bucket(self._rate, 0.0)
 
+    def reach(self, limit: str, **about: object) -> None:
+        """Count, and log now and then, that something was refused, or cut, by a limit."""
+        self.reached[limit] += 1
+        seldom.info("limit reached", limit, limit=limit, **about)
+
     # -- connections
 
     def check_connection(self, address: str, connections: int, now: float) -> Refusal | None:
@@ -73,7 +83,7 @@ class Limits:
         elif self._rate and not self._accepted.take(self._rate, now):
             refusal = (503, "connection_rate_limit")
         if refusal is not None:
-            self.reached[refusal[1]] += 1
+            self.reach(refusal[1], address=address)
         return refusal
 
     def opened(self, address: str) -> None:
@@ -91,7 +101,7 @@ class Limits:
     def check_user(self, connections: int) -> bool:
         """Whether a user with so many connections may have one more."""
         if self.user_connections and connections >= self.user_connections:
-            self.reached["user_connection_limit"] += 1
+            self.reach("user_connection_limit")
             return False
         return True
 
@@ -102,14 +112,14 @@ class Limits:
             if bucket is None:
                 bucket = session.bucket = Bucket(self._commands, now)
             if not bucket.take(self._commands, now):
-                self.reached["command_rate_limit"] += 1
+                self.reach("command_rate_limit", client=session.id)
                 return False
         if self._user_commands and session.user:
             shared = self._by_user.get(session.user)
             if shared is None:
                 shared = self._by_user[session.user] = Bucket(self._user_commands, now)
             if not shared.take(self._user_commands, now):
-                self.reached["user_command_rate_limit"] += 1
+                self.reach("user_command_rate_limit", client=session.id)
                 return False
         return True
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import MutableMapping
-from typing import NoReturn
+import time
+from collections.abc import Callable, MutableMapping
+from typing import Any, NoReturn
 
 import structlog
 
@@ -22,6 +23,7 @@ _LEVELS = {
     "fatal": logging.CRITICAL,
     "none": logging.CRITICAL,
 }
+_PERIOD = 1.0  # seconds between lines of `Seldom`
 
 
 def configure(settings: Log) -> None:
@@ -50,3 +52,33 @@ def configure(settings: Log) -> None:
 
 def _drop(logger: object, name: str, event: MutableMapping[str, object]) -> NoReturn:
     raise structlog.DropEvent
+
+
+class Seldom:
+    """Lines of a log that anyone could call forth without end: one a second for each event and key.
+
+    The next one has the number of those left out as ``skipped``. Keys are kept: they must be names
+    of ours, and nothing that a client says.
+    """
+
+    def __init__(self, log: Any, clock: Callable[[], float] = time.monotonic) -> None:
+        self._log = log
+        self._clock = clock
+        self._last: dict[tuple[str, str], tuple[float, int]] = {}  # when, and how many since
+
+    def info(self, event: str, key: str = "", **about: object) -> None:
+        self._write("info", event, key, about)
+
+    def warning(self, event: str, key: str = "", **about: object) -> None:
+        self._write("warning", event, key, about)
+
+    def _write(self, level: str, event: str, key: str, about: dict[str, object]) -> None:
+        now = self._clock()
+        last, skipped = self._last.get((event, key), (now - _PERIOD, 0))
+        if now - last < _PERIOD:
+            self._last[event, key] = last, skipped + 1
+            return
+        self._last[event, key] = now, 0
+        if skipped:
+            about["skipped"] = skipped
+        getattr(self._log, level)(event, **about)

@@ -34,6 +34,7 @@ from gateway.codes import Disconnected, Refused, Unsubscribe
 from gateway.config import ChannelOptions, Config
 from gateway.engines import Engine, HistoryQuery, HistorySettings
 from gateway.hub import Channel, Hub
+from gateway.log import Seldom
 from gateway.model import (
     MUST_RECOVER,
     SHARED_POLL,
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     from gateway.codes import Disconnect
 
 log = structlog.get_logger("gateway.membership")
+seldom = Seldom(log)
 
 # A token that lives longer than this is told as living this long: SDKs count in 32 bits.
 MAX_TTL = 365 * 86400
@@ -76,7 +78,8 @@ class Membership:
     """The subscriptions of one node.
 
     ``disconnect`` closes a session. ``schedule`` is called when the time has changed at which a
-    session or one of its subscriptions ends. ``clock`` gives Unix time.
+    session or one of its subscriptions ends. ``on_limit`` gets the name of a limit by which
+    something was refused. ``clock`` gives Unix time.
     """
 
     def __init__(
@@ -90,6 +93,7 @@ class Membership:
         *,
         disconnect: Callable[[Session, Disconnect], None],
         schedule: Callable[[Session], None],
+        on_limit: Callable[[str], None] = lambda limit: None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.rules = rules
@@ -102,6 +106,7 @@ class Membership:
         self._app = app
         self._disconnect = disconnect
         self._schedule = schedule
+        self._on_limit = on_limit
         self._clock = clock
         self._behind: dict[str, StreamPosition] = {}  # what the last check has found missing
         hub.on_gap = self._lost
@@ -136,6 +141,7 @@ class Membership:
             raise Refused(codes.ALREADY_SUBSCRIBED)
         limit = self._client.channel_limit
         if limit and len(session.subscriptions) >= limit:
+            self._on_limit("channel_limit")
             raise Refused(codes.LIMIT_EXCEEDED)
         terms = await self._terms(session, request, options)
         since = StreamPosition(request.offset, request.epoch) if request.recover else None
@@ -193,7 +199,7 @@ class Membership:
         if request.type:
             raise Refused(codes.PERMISSION_DENIED)
         if request.token:
-            claims = await self._claims(request.token)
+            claims = await self._claims(session, request.token)
             self._check_holder(session, name, claims)
             terms = grant(options, Source.SUBSCRIPTION_TOKEN, claims.override)
             terms.info, terms.data = claims.info, claims.data
@@ -247,13 +253,13 @@ class Membership:
             and terms.filter is None
         )
 
-    async def _claims(self, token: str) -> SubscriptionClaims:
+    async def _claims(self, session: Session, token: str) -> SubscriptionClaims:
         try:
             return await self._tokens.subscription(token)
         except TokenExpired:
             raise Refused(codes.TOKEN_EXPIRED) from None
         except InvalidToken as error:
-            log.info("invalid subscription token", detail=str(error))
+            log.info("invalid subscription token", client=session.id, detail=str(error))
             raise Refused(codes.PERMISSION_DENIED) from None
 
     @staticmethod
@@ -444,7 +450,7 @@ class Membership:
             try:
                 await self._left(subscription, emptied=emptied)
             except OSError as error:
-                log.warning("engine failed", client=subscription.info.client, error=str(error))
+                seldom.warning("engine failed", client=subscription.info.client, error=str(error))
 
     async def _left(self, subscription: Subscription, *, emptied: bool) -> None:
         name, info = subscription.channel.name, subscription.info
@@ -555,7 +561,7 @@ class Membership:
             log.info("sub_refresh refused", client=session.id, channel=name, detail=str(refusal))
             ended, end = True, 0.0
         except Exception as error:
-            log.warning("sub_refresh failed", client=session.id, channel=name, error=repr(error))
+            seldom.warning("sub_refresh failed", client=session.id, channel=name, error=repr(error))
             ended, end = False, self._clock() + kept_for(error)
         if session.ended or subscription not in session.subscriptions:
             return

@@ -91,7 +91,7 @@ class Node:
         self.started_at = clock()
         self.clock = clock
         self.wall = wall
-        self.rules = ChannelRules(config)
+        self.rules = ChannelRules(config, self.limits.reach)
         self.methods = MethodRules(config.rpc)
         self.tokens, self.subscription_tokens = self._verifiers(config)
         self.admission = Admission(self)
@@ -105,6 +105,7 @@ class Node:
             self.app,
             disconnect=self.disconnect,
             schedule=self.admission.schedule,
+            on_limit=self.limits.reach,
             clock=wall,
         )
         self.hub.transport_of = self._transport_of
@@ -127,7 +128,7 @@ class Node:
         tokens, subscription_tokens = self._verifiers(config)
         self.config = config
         self.tokens, self.subscription_tokens = tokens, subscription_tokens
-        self.rules = ChannelRules(config)
+        self.rules = ChannelRules(config, self.limits.reach)
         self.methods = MethodRules(config.rpc)
         self.limits.reload(config.client)
         self.members.reload(config, self.rules, subscription_tokens)
@@ -183,15 +184,15 @@ class Node:
             if number % _AT_ONCE == 0:
                 await asyncio.sleep(0)
 
-    def leave(self, session: Session, code: int) -> None:
-        """The transport has closed, with this close code."""
+    def leave(self, session: Session, code: int, reason: str | None = None) -> None:
+        """The transport has closed, with this close code; ``reason`` if it was not the client."""
         self.counters.connections -= 1
         if session.address:
             self.limits.closed(session.address)
         if self.heartbeat is not None:
             self.heartbeat.close(session)
         if not session.ended:
-            left = self._end(session, code)
+            left = self._end(session, code, reason)
             start(self.members.left(left))
         session.transport = GONE  # they refer to each other: do not leave it to the collector
 
@@ -338,6 +339,7 @@ class Node:
         self._readable(name, session, self.rules.may_see_presence, _presence)
         most = self.config.channel.presence_max_clients
         if most and (await self.engine.presence_stats(name)).num_clients > most:
+            self.limits.reach("presence_max_clients")
             raise Refused(codes.LIMIT_EXCEEDED)
         return await self.engine.presence(name)
 
@@ -359,9 +361,12 @@ class Node:
         if query.reverse and query.since is not None and not query.since.offset:
             raise Refused(codes.BAD_REQUEST)  # nothing is before it
         most = self.config.client.history_max_publication_limit
-        if session is not None and most and not 0 <= query.limit <= most:
+        bounded = session is not None and most > 0 and not 0 <= query.limit <= most
+        if bounded:
             query = HistoryQuery(most, query.since, query.reverse)
         publications, position = await self.engine.history(name, query, settings)
+        if bounded and len(publications) == most:
+            self.limits.reach("history_max_publication_limit")
         since = query.since
         if since is not None and since.epoch and since.epoch != position.epoch:
             raise Refused(codes.UNRECOVERABLE_POSITION)

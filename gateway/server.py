@@ -28,6 +28,7 @@ from gateway.heartbeat import Heartbeat
 from gateway.http import WEBSOCKET_PATH, make_app
 from gateway.http_server import HttpSide
 from gateway.listening import Place
+from gateway.log import Seldom
 from gateway.node import Node
 from gateway.protocols.centrifuge import CentrifugeJson
 from gateway.session import Session
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace.export import SpanExporter
 
 log = structlog.get_logger("gateway")
+seldom = Seldom(log)
 
 # How often the heartbeat looks. It is the error of its times, and it spreads pings out: many small
 # fan-outs stop the loop for a shorter time than one big one.
@@ -266,6 +268,11 @@ class Gateway:
         secure = self._contexts[0] is not None or self._addresses.is_secure(peer, get_all)
         if not self._origins.allows(request, secure=secure):
             self.node.counters.refused_origins += 1
+            seldom.info(
+                "origin refused",
+                origin=ascii(", ".join(get_all("Origin")))[:200],
+                address=self._addresses.address(peer, get_all),
+            )
             return ws.respond(403, "Pages of this origin may not connect.\n")
         limits = self.node.limits
         address = self._addresses.address(peer, get_all)
@@ -311,7 +318,10 @@ class Gateway:
                     start(self.node.members.check_positions())
             except Exception:  # the heartbeat must go on
                 log.exception("heartbeat failed")
+            began = time.perf_counter()
             await asyncio.sleep(SWEEP_PERIOD)
+            lag = time.perf_counter() - began - SWEEP_PERIOD
+            self.node.counters.loop_lag.add(max(lag, 0.0))
 
     async def _drain(self) -> None:
         """Close clients in batches, so that they do not all come to another process at once."""

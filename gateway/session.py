@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import UNSET, Raw, Struct, UnsetType
 
+from gateway.ids import new_id
 from gateway.model import ClientInfo
 
 if TYPE_CHECKING:
@@ -71,6 +72,7 @@ class Session:
     __slots__ = (
         "address",
         "bucket",
+        "client",
         "credentials",
         "ended",
         "endpoint",
@@ -90,6 +92,7 @@ class Session:
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
+        self.client = ""  # its id, once somebody has asked
         self.info: ClientInfo | None = None  # None until the client has connected
         self.token = ""  # from the opening request, until the client has connected
         self.headers: dict[str, str] | None = None  # from there too, for the application
@@ -104,8 +107,10 @@ class Session:
 
     @property
     def id(self) -> str:
-        """The client id, for logs; empty until the client has connected."""
-        return self.info.client if self.info is not None else ""
+        """The client id, also of one that has not connected; made when first asked for."""
+        if not self.client:
+            self.client = new_id()
+        return self.client
 
     @property
     def user(self) -> str:

@@ -257,9 +257,13 @@ def test_send_limit_reaches_everybody(tmp_path: Path) -> None:
     port = free_port()
     arguments = ["--mode", "fanout", "--connections", "50", "--rounds", "4", "--burst", "3"]
     with server(peer_command("limit", port, "broadcast"), port, tmp_path / "log") as pid:
-        result = run_load(port, pid, [*arguments, "--size", "200"], 30)
+        result = run_load(port, pid, [*arguments, "--size", "200", "--buckets"], 30)
     assert result["deliveries"] == 50 * 4 * 3
     assert result["bytes_per_delivery"] == 200
+    # Each delivery has a latency of its own.
+    assert sum(count for _, count in result["buckets"]) == result["deliveries"]
+    assert 0 < result["p50_us"] <= result["p99_us"] <= result["max_us"]
+    assert result["p50_us"] <= result["last_p50_us"]
 
 
 _CENTRIFUGE_SERVER = """

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-import os
-import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import structlog
+
+from gateway.process import memory
 
 if TYPE_CHECKING:
     from gateway.node import Node
@@ -138,20 +137,3 @@ class Recorder:
         indices = np.arange(first, self.count) % KEPT
         rows: list[list[float]] = np.round(self._rows[indices], 6).tolist()
         return rows
-
-
-_PAGE = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
-
-
-def memory() -> int:
-    """Resident memory of the process in bytes; where nobody tells, the most it has had, or 0."""
-    try:
-        return int(Path("/proc/self/statm").read_bytes().split()[1]) * _PAGE
-    except (OSError, ValueError, IndexError):
-        pass
-    if sys.platform != "win32":
-        import resource
-
-        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return most if sys.platform == "darwin" else most * 1024
-    return 0

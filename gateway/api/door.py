@@ -11,6 +11,7 @@ from __future__ import annotations
 import hmac
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
+from time import perf_counter
 from typing import Annotated, Any, TypeAlias
 from urllib.parse import parse_qs
 
@@ -27,6 +28,7 @@ from gateway import codes
 from gateway.api.methods import METHODS, NOT_AVAILABLE, Api, bind
 from gateway.api.openapi import describe
 from gateway.codes import Error, Refused
+from gateway.metrics import error_label
 from gateway.node import Node
 
 log = structlog.get_logger("gateway.api")
@@ -188,6 +190,7 @@ class Door:
         if body is None:
             body = await read_body(receive, self._limit)
         if body is None or len(body) > self._limit:
+            self._node.limits.reach("body_size_limit")
             return 413, _failure(Error(codes.BAD_REQUEST.code, "the request is too large"))
         try:
             return await work(scope, body)
@@ -268,7 +271,16 @@ class Calls:
         if request is None:
             missing = method in NOT_AVAILABLE
             return {"error": codes.NOT_AVAILABLE if missing else codes.METHOD_NOT_FOUND}
-        self._node.counters.api_calls[method] += 1
+        counters = self._node.counters
+        counters.api_calls[method] += 1
+        began = perf_counter()
+        reply = await self._traced(method, request)
+        counters.api_times[method].add(perf_counter() - began)
+        if "error" in reply:
+            counters.api_errors[method, error_label(reply["error"].code)] += 1
+        return reply
+
+    async def _traced(self, method: str, request: Any) -> dict[str, Any]:
         tracing = self._node.tracing
         if not tracing.records:
             return await self._reply(method, request)

@@ -39,11 +39,13 @@ from gateway.app.events import (
 from gateway.codes import NOT_AVAILABLE, Disconnect, Disconnected, Refused
 from gateway.config import DEFAULT_PROXY, Config, ProxyOptions
 from gateway.config.proxies import choices, event_proxies
+from gateway.histogram import Histogram
+from gateway.log import Seldom
 
 if TYPE_CHECKING:
     from gateway.app.posting import Poster
 
-log = structlog.get_logger("gateway.webhooks")
+seldom = Seldom(structlog.get_logger("gateway.webhooks"))
 
 _NOBODY = NoApp()
 _RENEWALS = ("refresh", "sub_refresh")
@@ -64,10 +66,12 @@ class Hook:
         self.in_flight = 0  # those that wait for room are among them
         self.calls = 0
         self.failures = 0
+        self.times = Histogram()  # what calls took, in seconds
 
-    def note(self, endpoint: Endpoint, *, failed: bool) -> None:
-        """A call has ended."""
+    def note(self, endpoint: Endpoint, taken: float, *, failed: bool) -> None:
+        """A call has ended, after ``taken`` seconds."""
         self.calls += 1
+        self.times.add(taken)
         self.failures += failed
         endpoint.note(failed=failed)
 
@@ -133,18 +137,24 @@ class Backend(App):
         if not endpoint.settings.include_connection_meta:
             event.meta = UNSET
         hook.in_flight += 1
+        began = time.perf_counter()
+        failed = False
         try:
             answer = read(await self._request(endpoint, name, event, headers))
-        except (Refused, Disconnected):
-            hook.note(endpoint, failed=False)
-            raise
         except OSError as error:
-            hook.note(endpoint, failed=True)
-            log.warning("webhook failed", event_name=name, proxy=hook.proxy, error=repr(error))
+            failed = True
+            seldom.warning(
+                "webhook failed",
+                f"{hook.proxy} {name}",
+                event_name=name,
+                proxy=hook.proxy,
+                client=event.client,
+                error=repr(error),
+            )
             raise endpoint.failure(error) from None
         finally:
             hook.in_flight -= 1
-        hook.note(endpoint, failed=False)
+            hook.note(endpoint, time.perf_counter() - began, failed=failed)
         return answer
 
     async def _request(

@@ -8,6 +8,7 @@ others may only where that is said.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 from msgspec import structs
 
@@ -77,11 +78,17 @@ def _bytes(name: str) -> int:
 
 
 class ChannelRules:
-    """Names and permissions of channels, from the configuration."""
+    """Names and permissions of channels, from the configuration.
 
-    def __init__(self, config: Config) -> None:
+    ``on_limit`` gets the name of a limit by which something was refused.
+    """
+
+    def __init__(
+        self, config: Config, on_limit: Callable[[str], None] = lambda limit: None
+    ) -> None:
         channel, self._dev = config.channel, config.dev
         self._max_length = channel.max_length
+        self._on_limit = on_limit
         self._private = channel.private_prefix
         self._boundary = channel.namespace_boundary
         self._user_boundary = channel.user_boundary
@@ -146,13 +153,17 @@ class ChannelRules:
             raise Refused(codes.UNKNOWN_CHANNEL)
         return name, options, rest
 
+    def _check_length(self, channel: str) -> None:
+        if _bytes(channel) > self._max_length:
+            self._on_limit("max_length")
+            raise Refused(codes.BAD_REQUEST)
+
     def find(self, channel: str) -> ChannelOptions:
         """The options of a channel that the backend names, which may use any characters.
 
         Raises `Refused`: 102 for a namespace that there is not, 107 for a name that is too long.
         """
-        if _bytes(channel) > self._max_length:
-            raise Refused(codes.BAD_REQUEST)
+        self._check_length(channel)
         return self._split(channel)[1]
 
     def check(self, channel: str) -> ChannelOptions:
@@ -170,8 +181,7 @@ class ChannelRules:
         return options
 
     def _check(self, channel: str) -> ChannelOptions:
-        if _bytes(channel) > self._max_length:
-            raise Refused(codes.BAD_REQUEST)
+        self._check_length(channel)
         name, options, rest = self._split(channel)
         pattern = self._patterns.get(name)
         if pattern is not None:

@@ -76,7 +76,17 @@ class WebSocketSession(Session):
 
     def on_overflow(self, ws: fastws.Connection) -> None:
         """The client reads too slowly: more than ``client.queue_max_size`` bytes wait for it."""
+        self.endpoint.node.limits.reach("queue_max_size", client=self.id)
         self.endpoint.node.disconnect(self, codes.SLOW)
 
     def on_close(self, ws: fastws.Connection, code: int, reason: str) -> None:
-        self.endpoint.node.leave(self, code)
+        """A fault that the library closes for, such as a message that is too large, is our code:
+        the client does not always answer with one.
+        """
+        node, sent = self.endpoint.node, ws.close_sent
+        if sent is not None and code == fastws.CloseCode.ABNORMAL_CLOSURE:
+            if sent.code == fastws.CloseCode.MESSAGE_TOO_BIG:
+                node.limits.reach("message_size_limit", client=self.id)
+            node.leave(self, sent.code, sent.reason)
+        else:
+            node.leave(self, code)

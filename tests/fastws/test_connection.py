@@ -418,7 +418,9 @@ async def test_close_sends_code_and_reason_and_waits_for_the_answer(
     async with serve(held, carrier) as server, await Peer.open(server) as peer:
         ws = await held.connection()
         assert (ws.state, ws.close_code, ws.close_reason) == (State.OPEN, None, None)
+        assert ws.close_sent is None
         closing = ws.close(code, "r\xe9ason")
+        assert ws.close_sent == Close(code, "r\xe9ason")
         assert (ws.state, ws.close_code) == (State.CLOSING, None)
         assert await peer.frame() == (CLOSE, close_payload(code, "r\xe9ason"))
         await peer.say_close(code, "answer")

@@ -749,6 +749,7 @@ async def test_any_answer_to_a_farewell_will_do_and_a_failure_is_counted(given: 
         await gateway.node.farewells.finish()
         hook = gateway.app.hooks["disconnect"]  # type: ignore[attr-defined]
         assert (hook.calls, hook.failures) == (1, getattr(given, "status", 200) == 500)
+        assert hook.times.buckets()[-1] == ("+Inf", 1.0) and hook.times.total > 0
 
 
 class Mourner(App):

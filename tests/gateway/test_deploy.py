@@ -225,17 +225,23 @@ def test_the_dashboard_has_every_metric_and_no_other() -> None:
     expressions = [
         target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", [])
     ]
-    shown = set(re.findall(r"fastws_\w+", " ".join(expressions)))
+    named = re.compile(r"\b(?:fastws|process)_\w+")
+    shown = {name for text in expressions for name in named.findall(text)}
     families = list(NodeCollector(Node(Config(), MemoryEngine())).collect())
     counters = {f"{each.name}_total" for each in families if each.type == "counter"}
-    assert shown == counters | {each.name for each in families if each.type != "counter"}
-    for expression in expressions:  # a counter is looked at as a rate, and nothing else is
-        for name in re.findall(r"fastws_\w+", expression):
-            assert (name in counters) == (f"rate({name}{{" in expression), expression
+    gauges = {each.name for each in families if each.type == "gauge"}
+    histograms = {each.name for each in families if each.type == "histogram"}
+    parts = {f"{name}_{part}" for name in histograms for part in ("bucket", "sum", "count")}
+    assert counters | gauges <= shown <= counters | gauges | parts
+    assert {f"{name}_bucket" for name in histograms} <= shown
+    for expression in expressions:  # what only grows is looked at as a rate, and nothing else is
+        for name in named.findall(expression):
+            assert (name not in gauges) == (f"rate({name}{{" in expression), expression
         assert expression.count("(") == expression.count(")")
     groups = [group for text in expressions for group in re.findall(r"by \(([\w, ]+)\)", text)]
     labels = {label for group in groups for label in group.split(", ")}
-    assert labels <= {label for each in families for label in getattr(each, "_labelnames", ())}
+    known = {label for each in families for label in getattr(each, "_labelnames", ())}
+    assert labels <= known | {"le"}
 
 
 def test_panels_of_the_dashboard_do_not_overlap() -> None:

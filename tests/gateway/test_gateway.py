@@ -16,6 +16,8 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Origin, Subprotocol
 
+from gateway import __version__
+from gateway.app import App, DisconnectEvent
 from gateway.config import load
 from gateway.server import Gateway
 from tests.gateway.tokens import SECRET, token
@@ -119,6 +121,37 @@ async def test_garbage_is_answered_with_3501_and_a_large_message_with_1009() -> 
             assert code == 1009
 
 
+@pytest.mark.parametrize(
+    ("send", "code"),
+    [
+        (lambda ws: ws.send("x" * 65537), 1009),
+        (lambda ws: ws.send(b"\xff", text=True), 1007),
+    ],
+)
+async def test_faults_of_frames_are_counted_and_told_by_the_code_that_we_close_with(
+    send: Any, code: int
+) -> None:
+    app = Mourner()
+    flags = {"dev": True, "http_server.port": 0}
+    async with Gateway(load(flags=flags), app) as gateway, await client(gateway) as one:
+        await send(one.ws)
+        assert (await one.closed())[0] == code
+        await eventually(lambda: app.gone)
+        assert gateway.node.counters.disconnects == {str(code): 1}
+        [event] = app.gone
+        assert (event.code, bool(event.reason)) == (code, True)
+
+
+class Mourner(App):
+    """Is told of clients that are gone."""
+
+    def __init__(self) -> None:
+        self.gone: list[DisconnectEvent] = []
+
+    async def disconnect(self, event: DisconnectEvent, headers: Any) -> None:
+        self.gone.append(event)
+
+
 async def test_a_slow_reader_is_dropped_and_delays_nobody() -> None:
     async with (
         make(client__queue_max_size=200_000) as gateway,
@@ -134,6 +167,7 @@ async def test_a_slow_reader_is_dropped_and_delays_nobody() -> None:
             if gateway.node.counters.disconnects:
                 break
         assert gateway.node.counters.disconnects == {"3008": 1}
+        assert gateway.node.limits.reached == {"queue_max_size": 1}
         [channel] = gateway.node.hub.channels.values()
         assert channel.users == 1
         slow.ws.transport.resume_reading()
@@ -235,6 +269,43 @@ async def test_metrics_tell_what_happens() -> None:
         assert samples["deliveries_total"] == "2.0"
         assert samples["frames_received_total"] == "7.0"
         assert samples['disconnects_total{code="3501"}'] == "1.0"
+
+
+async def test_metrics_tell_of_commands_calls_and_the_process() -> None:
+    flags = {"http_api__key": "k", "channel__without_namespace__history_size": 1}
+    async with make(**flags) as gateway, aiohttp.ClientSession() as http:
+        async with await client(gateway, "a") as one:
+            await one.ask({"publish": {"channel": "a", "data": 1}})
+            await one.read()
+            await one.ask({"publish": {"channel": "x" * 256, "data": 1}})
+            await one.ask({"rpc": {}})
+            session = next(iter(gateway.node.clients))
+            headers = {"X-API-Key": "k"}
+            for body in {"channel": "b", "data": 1}, {}:
+                where = url(gateway, "/api/publish", "http")
+                async with http.post(where, json=body, headers=headers) as response:
+                    assert response.status == 200
+            one.ws.transport.pause_reading()
+            while not session.transport.buffered_amount:  # type: ignore[attr-defined]
+                await gateway.node.publish("a", Raw(b'"%s"' % (b"x" * 100_000)))
+                await asyncio.sleep(0)
+            await asyncio.sleep(0.3)
+            async with http.get(url(gateway, "/metrics", "http")) as response:
+                text = await response.text()
+        samples = dict(re.findall(r"^([a-z]\S+) (\S+)$", text, re.MULTILINE))
+        commands = {"connect": 1, "subscribe": 1, "publish": 2, "rpc": 1, "history": 0}
+        for name, count in commands.items():
+            assert float(samples[f'fastws_commands_total{{method="{name}"}}']) == count
+        assert samples['fastws_command_errors_total{code="107"}'] == "1.0"
+        assert samples['fastws_command_errors_total{code="104"}'] == "1.0"
+        assert samples['fastws_api_errors_total{code="107",method="publish"}'] == "1.0"
+        assert samples['fastws_api_duration_seconds_count{method="publish"}'] == "2.0"
+        assert float(samples["fastws_queued_bytes"]) > 0
+        assert float(samples["fastws_loop_lag_seconds_count"]) > 0
+        assert samples[f'fastws_build_info{{version="{__version__}"}}'] == "1.0"
+        assert float(samples["process_resident_memory_bytes"]) > 1e6
+        assert 3 < float(samples["process_open_fds"]) < float(samples["process_max_fds"])
+        assert float(samples["process_cpu_seconds_total"]) > 0
 
 
 async def test_publications_of_one_tick_arrive_in_order() -> None:

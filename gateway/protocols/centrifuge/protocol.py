@@ -15,6 +15,8 @@ from msgspec import Raw, UnsetType
 from gateway import __version__, codes
 from gateway.codes import Disconnected, Error, Refused, Unsubscribe
 from gateway.engines import HistoryQuery
+from gateway.log import Seldom
+from gateway.metrics import error_label
 from gateway.model import ClientInfo, Expiry, Publication, StreamPosition, Subscribed
 from gateway.node import Node
 from gateway.protocols.centrifuge.messages import (
@@ -37,8 +39,10 @@ from gateway.session import Session, Subscription
 from gateway.stepping import start
 
 log = structlog.get_logger("gateway.centrifuge")
+seldom = Seldom(log)
 
 _PING = b"{}"
+_METHODS = tuple(name for name in Command.__struct_fields__ if name != "id")
 _decode = msgspec.json.Decoder(Command).decode
 _encode = msgspec.json.Encoder().encode
 _NOT_A_COMMAND = (msgspec.DecodeError, RecursionError)
@@ -62,6 +66,9 @@ class CentrifugeJson:
         client = node.config.client
         self._ping_seconds = math.ceil(client.ping_interval)
         self._tells_time = client.connect_include_server_time
+        self._commands = node.counters.commands
+        for name in _METHODS:
+            self._commands.setdefault(name, 0)
 
     # -- frames in
 
@@ -100,6 +107,7 @@ class CentrifugeJson:
             inbox = session.inbox = deque()
         inbox.append(frame)
         if sum(map(len, inbox)) > self._node.config.client.queue_max_size:
+            self._node.limits.reach("queue_max_size", client=session.id)
             self._node.disconnect(session, codes.TOO_MANY_COMMANDS)
 
     # -- events out
@@ -155,7 +163,7 @@ class CentrifugeJson:
             and command != _PONG
             and not limits.take_command(session, node.clock())
         ):
-            return _refusal(session, number, codes.TOO_MANY_REQUESTS)
+            return self.refusal(session, number, codes.TOO_MANY_REQUESTS)
         if (
             not number
             or session.info is None
@@ -171,24 +179,41 @@ class CentrifugeJson:
                 if batch is not None:
                     batch.flush_subscribed()
                 if node.publish_at_once(session, publish.channel, publish.data):
+                    self._commands["publish"] += 1
                     return b'{"id":%d,"publish":{}}' % number
             elif command.subscribe is not None:
                 if command.subscribe.channel and node.members.subscribe_at_once(
                     session, command.subscribe
                 ):
+                    self._commands["subscribe"] += 1
                     if batch is not None:
                         batch.subscribed = True
                     return b'{"id":%d,"subscribe":{}}' % number
             elif command.unsubscribe is not None:
                 name = command.unsubscribe.channel
                 if name and node.members.unsubscribe_at_once(session, name):
+                    self._commands["unsubscribe"] += 1
                     return b'{"id":%d,"unsubscribe":{}}' % number
         except Refused as refusal:
-            return _refusal(session, number, refusal.error)
+            self._count(command)
+            return self.refusal(session, number, refusal.error)
         except Exception:
             log.exception("command failed", client=session.id)
-            return _refusal(session, number, codes.INTERNAL)
+            self._count(command)
+            return self.refusal(session, number, codes.INTERNAL)
         return None
+
+    def _count(self, command: Command) -> None:
+        for name in _METHODS:
+            if getattr(command, name) is not None:
+                self._commands[name] += 1
+                return
+
+    def refusal(self, session: Session, number: int, error: Error) -> bytes:
+        """The reply to a command that is not done; empty for one without an id."""
+        log.debug("command refused", client=session.id, code=error.code)
+        self._node.counters.command_errors[error_label(error.code)] += 1
+        return _encode(Reply(number, error=error)) if number else b""
 
     async def execute(self, session: Session, command: Command, batch: _Batch) -> Reply | None:
         """Do what a command asks. None where nothing is to be answered.
@@ -197,6 +222,7 @@ class CentrifugeJson:
         """
         node = self._node
         number = command.id
+        self._count(command)
         if command.send is not None and session.info is not None and node.app.handles("message"):
             await node.app.message(session, command.send.data)
             return None
@@ -271,6 +297,7 @@ class CentrifugeJson:
         """Add a reply of any size. Raises `Refused` (106) rather than close the client by it."""
         encoded = _encode(reply)
         if len(encoded) > self._node.config.client.queue_max_size:
+            self._node.limits.reach("queue_max_size")
             raise Refused(codes.LIMIT_EXCEEDED)
         batch.add_encoded(encoded)
 
@@ -409,22 +436,17 @@ class _Batch:
         except Disconnected:
             raise
         except OSError as error:
-            log.warning("out of reach", client=self._session.id, error=str(error))
+            key = type(error).__name__
+            seldom.warning("out of reach", key, client=self._session.id, error=str(error))
             self._refuse(command, codes.INTERNAL)
         except Exception:
             log.exception("command failed", client=self._session.id)
             self._refuse(command, codes.INTERNAL)
 
     def _refuse(self, command: Command, error: Error) -> None:
-        reply = _refusal(self._session, command.id, error)
+        reply = self._protocol.refusal(self._session, command.id, error)
         if reply:
             self._replies.append(reply)
-
-
-def _refusal(session: Session, number: int, error: Error) -> bytes:
-    """The reply to a command that is not done; empty for one without an id."""
-    log.debug("command refused", client=session.id, code=error.code)
-    return _encode(Reply(number, error=error)) if number else b""
 
 
 def _lines(frame: str | bytes) -> list[str]:
