@@ -58,11 +58,11 @@ cdef class Poller(Carrier):
     cdef uint64_t token(self, Core core) noexcept
     cdef int control(self, int operation, int fd, uint32_t events, uint64_t token) except -1
     cdef int watch(self, Core core) except -1
-    cdef int dispatch(self, epoll_event *event, int part) except -1
-    cdef Core owner_of(self, epoll_event *event)
-    cdef void read_together(self, epoll_event *events, int count) noexcept
+    cdef int dispatch_together(self, epoll_event *events, int count) except -1
+    cdef int dispatch(self, epoll_event *event, int32_t got, const uint8_t *data) except -1
+    cdef int read_together(self, epoll_event *events, int count) except -1
     cdef bint can_read(self, Core core) noexcept
-    cdef int take(self, Core core, int part) except -1
+    cdef int take(self, Core core, int32_t got, const uint8_t *data) except -1
     cdef int put_back(self, epoll_event *events, int count, int part) except -1
     cdef int send_together(self, list cores) except -1
     cdef bint can_send(self, Core core) noexcept

@@ -49,6 +49,9 @@ cdef extern from "<sys/epoll.h>" nogil:
     int EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_MOD, EPOLL_CTL_DEL
     uint32_t EPOLLIN, EPOLLOUT, EPOLLERR, EPOLLHUP
 
+cdef extern from "Python.h":
+    PyObject *borrowed_item "PyList_GET_ITEM"(PyObject *items, Py_ssize_t index)
+
 cdef extern from "<string.h>" nogil:
     void *memset(void *where, int value, size_t length)
 
@@ -84,6 +87,18 @@ cdef int fill_vector(iovec *vector, Outbox *box) noexcept:
         vector[index].iov_base = address(box, segment)
         vector[index].iov_len = segment.length
     return count
+
+
+cdef inline PyObject *owner_of(Reactor reactor, epoll_event *event) noexcept:
+    """The connection that the event is of, borrowed; NULL if it is closed, or another one by now."""
+    cdef uint32_t slot = <uint32_t> event.data.u64
+    cdef PyObject *core
+    if slot & IS_LISTENER or reactor.generations[slot] != <uint32_t> (event.data.u64 >> 32):
+        return NULL
+    core = borrowed_item(<PyObject *> reactor.owners, slot)
+    if core == <PyObject *> None or (<Core> core)._state == CLOSED:
+        return NULL
+    return core
 
 
 cdef class Poller(Carrier):
@@ -383,66 +398,60 @@ cdef class Poller(Carrier):
     # --- one wake-up of the loop
 
     def _ready(self) -> None:
-        cdef int count
-        cdef int part = 0
-        cdef int parts = 0
-        cdef epoll_event *event = self.events
-        cdef epoll_event *end
+        cdef int count, index
         if self.busy:
             return                    # the loop was run from inside a callback of ours
-        count = epoll_wait(self.epfd, event, BATCH, 0)
+        count = epoll_wait(self.epfd, self.events, BATCH, 0)
         if count <= 0:
             return
-        end = event + count
         self.busy = True
         self.together = count > 1 and self.ring is not None
         try:
             self.reactor.begin_tick()
-            while event < end:
-                parts = min(<int> (end - event), <int> READ_AHEAD)
-                self.read_together(event, parts)
-                for part in range(parts):
-                    self.dispatch(&event[part], part)
-                event += parts
-        except BaseException:
-            self.put_back(event, parts, part + 1)
-            raise
+            if self.together:
+                for index in range(0, count, READ_AHEAD):
+                    self.dispatch_together(&self.events[index], min(count - index, <int> READ_AHEAD))
+            else:
+                for index in range(count):
+                    self.dispatch(&self.events[index], NOT_TRIED, NULL)
         finally:
             self.busy = False
             self.reactor.end_tick()
 
-    cdef Core owner_of(self, epoll_event *event):
-        """The connection that the event is of, unless it is closed or is another one by now."""
-        cdef uint32_t slot = <uint32_t> event.data.u64
-        cdef Core core
-        if slot & IS_LISTENER:
-            return None
-        core = self.reactor.owner(slot)
-        if core is None or self.reactor.generations[slot] != <uint32_t> (event.data.u64 >> 32):
-            return None
-        return None if core._state == CLOSED else core
+    cdef int dispatch_together(self, epoll_event *events, int count) except -1:
+        """Read from these sockets together, then do for each what its event asks for."""
+        cdef int part = -1
+        self.read_together(events, count)
+        try:
+            for part in range(count):
+                self.dispatch(&events[part], self.got[part], self.ahead + part * AHEAD_STRIDE)
+        except BaseException:
+            self.put_back(events, count, part + 1)
+            raise
+        return 0
 
-    cdef void read_together(self, epoll_event *events, int count) noexcept:
+    cdef int read_together(self, epoll_event *events, int count) except -1:
         """Read from those of these sockets that have something, if they are several, in one system call."""
         cdef int[READ_AHEAD] part
         cdef int index
         cdef int wanted = 0
-        cdef Core core
+        cdef PyObject *core
         for index in range(count):
             self.got[index] = NOT_TRIED
-            if self.together and events[index].events & EPOLLIN:
-                core = self.owner_of(&events[index])
-                if core is not None and self.can_read(core):
+            if events[index].events & EPOLLIN:
+                core = owner_of(self.reactor, &events[index])
+                if core != NULL and self.can_read(<Core> core):
                     part[wanted] = index
                     wanted += 1
         if wanted < 2:
-            return
+            return 0
         for index in range(wanted):
-            core = self.owner_of(&events[part[index]])
-            self.ring.queue(OP_RECV, core.fd, self.ahead + part[index] * AHEAD_STRIDE, AHEAD_SIZE)
+            core = owner_of(self.reactor, &events[part[index]])
+            self.ring.queue(OP_RECV, (<Core> core).fd, self.ahead + part[index] * AHEAD_STRIDE, AHEAD_SIZE)
         self.ring.submit()
         for index in range(wanted):
             self.got[part[index]] = self.ring.results[index]
+        return 0
 
     cdef bint can_read(self, Core core) noexcept:
         """Whether ``read`` would be called for ``core``, and would not read straight into a message."""
@@ -456,23 +465,28 @@ cdef class Poller(Carrier):
 
     cdef int put_back(self, epoll_event *events, int count, int part) except -1:
         """What was read but not dispatched, because of an exception, waits for the next tick."""
+        cdef PyObject *found
         cdef Core core
         cdef int32_t got
-        while part < count:
-            core = self.owner_of(&events[part])
-            got = self.got[part]
-            if core is not None and got > 0:
+        cdef int index
+        for index in range(part, count):
+            found = owner_of(self.reactor, &events[index])
+            got = self.got[index]
+            if found == NULL:
+                continue
+            core = <Core> found
+            if got > 0:
                 core.held = True
-                core.keep(self.ahead + part * AHEAD_STRIDE, got, None)
+                core.keep(self.ahead + index * AHEAD_STRIDE, got, None)
                 self.reactor.touch(core)
-            elif core is not None and got < 0 and got != -EAGAIN and got != -EINTR and got != NOT_TRIED:
+            elif got < 0 and got != -EAGAIN and got != -EINTR and got != NOT_TRIED:
                 core.fail_later(OSError(-got, os.strerror(-got)))
-            part += 1
         return 0
 
-    cdef int dispatch(self, epoll_event *event, int part) except -1:
-        """Do what the event asks for; ``got[part]`` is what has been read already."""
+    cdef int dispatch(self, epoll_event *event, int32_t got, const uint8_t *data) except -1:
+        """Do what the event asks for; ``got`` and ``data`` are what has been read already."""
         cdef uint32_t slot = <uint32_t> event.data.u64
+        cdef PyObject *found
         cdef Core core
         cdef bint listed                  # to be settled already, by what another one's callback did: never twice
         if slot & IS_LISTENER:
@@ -480,18 +494,19 @@ cdef class Poller(Carrier):
             if listening is not None:
                 self.accept(<Listening> listening)
             return 0
-        core = self.owner_of(event)
-        if core is None:
+        found = owner_of(self.reactor, event)
+        if found == NULL:
             return 0
-        if not core.reading and event.events & (EPOLLERR | EPOLLHUP) and self.got[part] == NOT_TRIED:
+        core = <Core> found
+        if not core.reading and event.events & (EPOLLERR | EPOLLHUP) and got == NOT_TRIED:
             return core.lost(ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET)))
-        if self.got[part] != NOT_TRIED or core.reading and event.events & (EPOLLIN | EPOLLERR | EPOLLHUP):
+        if got != NOT_TRIED or core.reading and event.events & (EPOLLIN | EPOLLERR | EPOLLHUP):
             # Marked, so that what its own callbacks send leaves with the flush below.
             listed = core.dirty
             core.dirty = True
             try:
-                if self.got[part] != NOT_TRIED:
-                    self.take(core, part)
+                if got != NOT_TRIED:
+                    self.take(core, got, data)
                 else:
                     core.carrier.read(core)
             except BaseException as error:
@@ -510,11 +525,10 @@ cdef class Poller(Carrier):
             return self.reactor.touch(core)
         return core.settle()
 
-    cdef int take(self, Core core, int part) except -1:
+    cdef int take(self, Core core, int32_t got, const uint8_t *data) except -1:
         """What ``read_together`` brought for ``core``."""
-        cdef int32_t got = self.got[part]
         if got > 0:
-            core.received(self.ahead + part * AHEAD_STRIDE, got)
+            core.received(data, got)
             if got == AHEAD_SIZE and core.reading and core._state != CLOSED:
                 return self.read(core)
             return 0
