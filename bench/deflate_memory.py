@@ -5,13 +5,14 @@ seen `MESSAGES` messages of JSON each. Linux only.
 """
 
 import gc
+import os
 import random
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 from bench.deflate import _document
+from bench.process import memory
 from fastws.deflate import _PACKAGES, Deflater, DeflaterKey, Inflater, _key, _package
 
 COUNT = 300
@@ -19,11 +20,6 @@ MESSAGES = 30
 SIZE = 8192  # bytes of a message
 SETTINGS = ((15, 8), (12, 8), (12, 5), (9, 5))  # window bits, memory level
 KINDS = ("compressor", "decompressor")
-
-
-def _pss() -> int:
-    lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
-    return 1024 * sum(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
 
 
 def measure(package: str, kind: str, window_bits: int, memory_level: int) -> int:
@@ -46,10 +42,10 @@ def measure(package: str, kind: str, window_bits: int, memory_level: int) -> int
 
     kept = [used() for _ in range(20)]  # what is held once is not to count
     gc.collect()
-    before = _pss()
+    before = memory(os.getpid())["pss"]
     kept += [used() for _ in range(COUNT)]
     gc.collect()
-    return (_pss() - before) // COUNT
+    return (memory(os.getpid())["pss"] - before) // COUNT
 
 
 def main() -> None:

@@ -100,9 +100,7 @@ class AppCalls:
 
     async def refresh(self, session: Session) -> RefreshReply:
         """Whether a client goes on."""
-        event = RefreshEvent(
-            client=session.id, address=session.address, user=session.user, meta=_meta(session)
-        )
+        event = RefreshEvent(**_who(session))
         return await _own_task(self.app.refresh(event, session.headers))
 
     async def subscribe(
@@ -110,10 +108,7 @@ class AppCalls:
     ) -> Grant:
         """On what terms a client may subscribe."""
         event = SubscribeEvent(
-            client=session.id,
-            address=session.address,
-            user=session.user,
-            meta=_meta(session),
+            **_who(session),
             channel=request.channel,
             data=request.data,
         )
@@ -130,10 +125,7 @@ class AppCalls:
     ) -> SubRefreshReply:
         """Whether a subscription goes on."""
         event = SubRefreshEvent(
-            client=session.id,
-            address=session.address,
-            user=session.user,
-            meta=_meta(session),
+            **_who(session),
             channel=channel,
         )
         app = self.app.behind(options.sub_refresh_proxy_name)
@@ -144,10 +136,7 @@ class AppCalls:
     ) -> Approved:
         """What is published for a client."""
         event = PublishEvent(
-            client=session.id,
-            address=session.address,
-            user=session.user,
-            meta=_meta(session),
+            **_who(session),
             channel=channel,
             data=data,
         )
@@ -168,10 +157,7 @@ class AppCalls:
     async def message(self, session: Session, data: Raw | UnsetType) -> None:
         """Something that a client sends, and nobody answers."""
         event = MessageEvent(
-            client=session.id,
-            address=session.address,
-            user=session.user,
-            meta=_meta(session),
+            **_who(session),
             data=data,
         )
         await _own_task(self.app.message(event, session.headers))
@@ -187,10 +173,7 @@ class AppCalls:
         if not app.handles("rpc"):
             raise Refused(METHOD_NOT_FOUND)
         event = RpcEvent(
-            client=session.id,
-            address=session.address,
-            user=session.user,
-            meta=_meta(session),
+            **_who(session),
             method=method,
             data=data,
         )
@@ -221,8 +204,15 @@ def check_disconnect(disconnect: Disconnect) -> None:
         )
 
 
-def _meta(session: Session) -> Raw | UnsetType:
-    return session.credentials.meta if session.credentials is not None else UNSET
+def _who(session: Session) -> dict[str, Any]:
+    """What every event says of the client."""
+    known = session.credentials
+    return {
+        "client": session.id,
+        "address": session.address,
+        "user": session.user,
+        "meta": UNSET if known is None else known.meta,
+    }
 
 
 async def _own_task(call: Coroutine[Any, Any, _T]) -> _T:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 
 import aiohttp
 import pytest
@@ -114,21 +114,26 @@ async def test_websockets_with_many_messages_under_way(handler: object, carrier:
         await writing
 
 
+async def echo_all(ws: aiohttp.ClientWebSocketResponse, messages: Iterable[str | bytes]) -> None:
+    """Each comes back as it was; then the connection is closed."""
+    for message in messages:
+        if isinstance(message, str):
+            await ws.send_str(message)
+            assert await ws.receive_str() == message
+        else:
+            await ws.send_bytes(message)
+            assert await ws.receive_bytes() == message
+    assert await ws.close(code=4000, message=b"enough")
+    assert ws.close_code == 4000
+
+
 async def test_aiohttp_reads_what_it_wrote(handler: object, carrier: str) -> None:
     async with (
         fastws.serve(handler, "127.0.0.1", 0, carrier=carrier) as server,
         aiohttp.ClientSession() as http,
         http.ws_connect(url(server), max_msg_size=MIB + 1) as ws,
     ):
-        for message in MESSAGES:
-            if isinstance(message, str):
-                await ws.send_str(message)
-                assert await ws.receive_str() == message
-            else:
-                await ws.send_bytes(message)
-                assert await ws.receive_bytes() == message
-        assert await ws.close(code=4000, message=b"enough")
-        assert ws.close_code == 4000
+        await echo_all(ws, MESSAGES)
 
 
 @pytest.mark.parametrize("takeover", [False, True], ids=["alone", "takeover"])
@@ -148,15 +153,7 @@ async def test_aiohttp_with_compression(
     ):
         assert ws.compress == window
         assert ws.client_notakeover is not takeover
-        for message in (*MESSAGES, *MESSAGES[:3], "again and again " * 5000):
-            if isinstance(message, str):
-                await ws.send_str(message)
-                assert await ws.receive_str() == message
-            else:
-                await ws.send_bytes(message)
-                assert await ws.receive_bytes() == message
-        assert await ws.close(code=4000, message=b"enough")
-        assert ws.close_code == 4000
+        await echo_all(ws, (*MESSAGES, *MESSAGES[:3], "again and again " * 5000))
 
 
 async def test_aiohttp_pings_and_is_told_that_the_server_goes(

@@ -37,9 +37,13 @@ def command(*arguments: object) -> list[str]:
     return [sys.executable, "-m", "fastws", *map(str, arguments)]
 
 
-async def run(*arguments: object, given: bytes = b"") -> tuple[int | None, bytes, str]:
-    """Exit status, output and error output of the command in pipes."""
+async def run(
+    *arguments: object, given: bytes = b"", redirection: str = ""
+) -> tuple[int | None, bytes, str]:
+    """Exit status, output and error output of the command in pipes, or where a shell puts them."""
+    shell = ("/bin/sh", "-c", f'exec "$0" "$@" {redirection}') if redirection else ()
     process = await asyncio.create_subprocess_exec(
+        *shell,
         *command(*arguments),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
@@ -233,19 +237,10 @@ async def test_streams_that_are_closed_are_as_if_empty(
         await ws.close()
 
     async with serve(handler) as server:
-        process = await asyncio.create_subprocess_exec(
-            *("/bin/sh", "-c", f'exec "$0" "$@" {redirection}'),
-            *command(url(server), "--wait", "inf"),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            env=ENVIRONMENT,
-        )
-        async with asyncio.timeout(TIMEOUT):
-            out, errors = await process.communicate()
-    assert (process.returncode, out) == (0, written)
-    assert (b"closed: received 1000" in errors) is said
-    assert b"Traceback" not in errors
+        status, out, errors = await run(url(server), "--wait", "inf", redirection=redirection)
+    assert (status, out) == (0, written)
+    assert ("closed: received 1000" in errors) is said
+    assert "Traceback" not in errors
 
 
 async def test_whoever_reads_the_output_may_go() -> None:

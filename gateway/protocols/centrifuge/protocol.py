@@ -223,11 +223,8 @@ class CentrifugeJson:
         node = self._node
         number = command.id
         self._count(command)
-        if command.send is not None and session.info is not None and node.app.handles("message"):
-            await node.app.message(session, command.send.data)
-            return None
         if command.send is not None or number == 0:
-            self._without_reply(session, command)
+            await self._without_reply(session, command)
             return None
         if command.connect is not None:
             await self._connect(session, number, command.connect, batch)
@@ -340,16 +337,18 @@ class CentrifugeJson:
                 batch.flush_subscribed()
             await self._node.members.joined(subscription)
 
-    def _without_reply(self, session: Session, command: Command) -> None:
-        """A command without an id: a pong, or ``send``, which no application listens to.
+    async def _without_reply(self, session: Session, command: Command) -> None:
+        """A command that is not answered: a pong, or ``send``.
 
-        Its client would not know that it speaks to nobody, if it were not closed.
+        If no application listens to that, its client would not know if it were not closed.
         """
         if session.info is None:
             raise _bad_request("the first command must be connect")
         if command.send is not None:
-            raise Disconnected(codes.NOBODY_LISTENS, "no application listens to send")
-        if command != _PONG:
+            if not self._node.app.handles("message"):
+                raise Disconnected(codes.NOBODY_LISTENS, "no application listens to send")
+            await self._node.app.message(session, command.send.data)
+        elif command != _PONG:
             raise _bad_request("a command needs an id")
 
 
