@@ -32,20 +32,34 @@ class Pipe:
     async def lines(self) -> AsyncIterator[str | bytes]:
         """The lines of the input without their ends; as bytes where they are not UTF-8."""
         loop = asyncio.get_running_loop()
-        queue: asyncio.Queue[list[bytes]] = asyncio.Queue(_AHEAD)
+        queue: asyncio.Queue[list[bytes]] = asyncio.Queue()
+        room = threading.Semaphore(_AHEAD)
+        ended = False
 
-        def put(lines: list[bytes]) -> None:
-            asyncio.run_coroutine_threadsafe(queue.put(lines), loop).result()
+        def put(lines: list[bytes]) -> bool:
+            room.acquire()
+            if ended:
+                return False
+            try:
+                loop.call_soon_threadsafe(queue.put_nowait, lines)
+            except RuntimeError:  # the loop is closed
+                return False
+            return True
 
         # A thread, because not everything that input can be has a descriptor to wait for; a daemon
         # that reads the descriptor itself, so that the command can end while it waits.
         threading.Thread(target=_read_lines, args=(put,), daemon=True).start()
-        while lines := await queue.get():
-            for line in lines:
-                try:
-                    yield line.decode()
-                except UnicodeDecodeError:
-                    yield line
+        try:
+            while lines := await queue.get():
+                room.release()
+                for line in lines:
+                    try:
+                        yield line.decode()
+                    except UnicodeDecodeError:
+                        yield line
+        finally:
+            ended = True
+            room.release()
 
     def show_message(self, message: str | bytes) -> None:
         """A message that came."""
@@ -62,16 +76,12 @@ class Pipe:
         print(text, file=sys.stderr, flush=True)
 
 
-def _read_lines(put: Callable[[list[bytes]], None]) -> None:
-    """Give lines to ``put``, as many as come at once; none at the end."""
+def _read_lines(put: Callable[[list[bytes]], bool]) -> None:
+    """Give lines to ``put``, as many as come at once; none at the end. Until it takes no more."""
     rest = b""
-    try:
-        while data := os.read(sys.stdin.fileno(), _READ):
-            *lines, rest = (rest + data).split(b"\n")
-            if lines:
-                put([line.removesuffix(b"\r") for line in lines])
-        if rest:
-            put([rest])
+    while data := os.read(sys.stdin.fileno(), _READ):
+        *lines, rest = (rest + data).split(b"\n")
+        if lines and not put([line.removesuffix(b"\r") for line in lines]):
+            return
+    if not rest or put([rest]):
         put([])
-    except RuntimeError:
-        pass  # the loop is closed: the command has ended

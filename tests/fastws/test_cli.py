@@ -9,6 +9,7 @@ import os
 import re
 import signal
 import sys
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from hypothesis import given, strategies
 import fastws
 from fastws._cli.editor import END_OF_INPUT, LineEditor, visible
 from fastws._cli.indent import indented
+from fastws._cli.pipe import Pipe
 from tests.fastws.certificates import server_context
 from tests.fastws.client import echo, url
 from tests.fastws.raw_server import PROXY_VARIABLES
@@ -218,6 +220,44 @@ async def test_the_status_tells_how_the_connection_ended(code: int) -> None:
         status, _, errors = await run(url(server), "--wait", "inf")
     assert status == (0 if code == 1000 else 3)
     assert str(code) in errors
+
+
+@pytest.mark.parametrize("closed", [False, True], ids=["waiting", "loop closed"])
+def test_a_reader_of_lines_ends_silently_with_the_command(
+    closed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether it waits for room for more lines at that moment, or comes with them behind it."""
+    failures: list[object] = []
+    monkeypatch.setattr(threading, "excepthook", failures.append)
+    path = tmp_path / "lines"
+    path.write_bytes(b"a line\n" * 100_000)  # more than are read ahead
+    before = set(threading.enumerate())
+    go_on = threading.Event()
+    read = os.read
+
+    def read_late(descriptor: int, size: int) -> bytes:
+        if closed:
+            go_on.wait(TIMEOUT)
+        return read(descriptor, size)
+
+    async def one_line() -> None:
+        lines = Pipe(quiet=True).lines()
+        first = asyncio.ensure_future(anext(lines))
+        if not closed:
+            await first
+            await asyncio.sleep(0.05)  # there is no room by then
+        else:
+            await asyncio.sleep(0)
+
+    with path.open() as file:
+        monkeypatch.setattr(sys, "stdin", file)
+        monkeypatch.setattr("fastws._cli.pipe.os.read", read_late)
+        asyncio.run(one_line())
+        go_on.set()
+        for thread in set(threading.enumerate()) - before:
+            thread.join(TIMEOUT)
+            assert not thread.is_alive()
+    assert failures == []
 
 
 @pytest.mark.parametrize(
