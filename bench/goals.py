@@ -92,7 +92,12 @@ GOALS = (
     _rate("tls-lockstep", _LISTENER, 1, "picows_core"),
     _rate("tls-pipelined", _LISTENER, 2, "picows_core"),
     *_less_memory(
-        "memory-tls", "picows_core", "websockets_asyncio", "aiohttp_server", "uvicorn_default"
+        "memory-tls",
+        "picows_core",
+        "websockets_asyncio",
+        "aiohttp_server",
+        "uvicorn_default",
+        _SOCKETIFY,
     ),
     _rate("asgi-pipelined", "uvicorn_fastws", 3, "uvicorn_default"),
     _cpu("gateway-fanout", "gateway", 1.25),
